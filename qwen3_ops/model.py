@@ -1,0 +1,113 @@
+"""What a model is: read from a Hugging Face ``config.json``, never typed by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from qwen3_ops.errors import BadInput
+
+Dtype = Literal["bf16", "fp16", "fp32"]
+
+_DTYPES: dict[str, Dtype] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+class ModelSpec(BaseModel):
+    """A Qwen3 model's shape under Megatron's argument names.
+
+    ``kv_channels`` is the head dimension; ``num_attention_heads * kv_channels`` need not be
+    ``hidden_size`` (Qwen3-14B: 40 * 128 = 5120, but 0.6B: 16 * 128 = 2048 against 1024).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_type: Literal["qwen3"]
+    num_layers: int
+    hidden_size: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    num_query_groups: int
+    kv_channels: int
+    padded_vocab_size: int
+    rotary_base: int
+    norm_epsilon: float
+    max_position_embeddings: int
+    untie_embeddings_and_output_weights: bool
+    params_dtype: Dtype
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the dense model, the embedding counted once when tied."""
+        heads = self.num_attention_heads * self.kv_channels
+        groups = self.num_query_groups * self.kv_channels
+        attention = self.hidden_size * (2 * heads + 2 * groups) + 2 * self.kv_channels
+        layer = attention + 3 * self.hidden_size * self.ffn_hidden_size + 2 * self.hidden_size
+        embeddings = self.padded_vocab_size * self.hidden_size * (2 if self.untie_embeddings_and_output_weights else 1)
+        return self.num_layers * layer + embeddings + self.hidden_size
+
+    @classmethod
+    def from_hf(cls, folder: Path) -> ModelSpec:
+        """Read ``folder/config.json`` (``torch_dtype`` or ``dtype``, ``rope_theta`` or ``rope_parameters``).
+
+        Raises:
+            BadInput: not there, not JSON, a key missing, or not a dense Qwen3.
+        """
+        path = folder / "config.json"
+        return cls.from_config(read_json(path, what="the model's config.json"), source=path)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], *, source: Path) -> ModelSpec:
+        if config.get("model_type") != "qwen3":
+            raise BadInput(
+                "model_type must be qwen3", value=repr(config.get("model_type")), source=source, remedy="Give the folder of a dense Qwen3 model."
+            )
+        rope = config.get("rope_parameters") or {}
+        scaling = config.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
+        if scaling:
+            raise BadInput(
+                "rope_scaling is set, which needs YaRN flags that are not rendered", value=scaling, source=source, remedy="Set it to null."
+            )
+        if config.get("attention_bias"):
+            raise BadInput("attention_bias is true, which no Qwen3 model has", source=source)
+        dtype = config.get("torch_dtype") or config.get("dtype")
+        try:
+            return cls(
+                model_type="qwen3",
+                num_layers=config["num_hidden_layers"],
+                hidden_size=config["hidden_size"],
+                ffn_hidden_size=config["intermediate_size"],
+                num_attention_heads=config["num_attention_heads"],
+                num_query_groups=config["num_key_value_heads"],
+                kv_channels=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+                padded_vocab_size=config["vocab_size"],
+                rotary_base=int(config["rope_theta"] if "rope_theta" in config else rope["rope_theta"]),
+                norm_epsilon=config["rms_norm_eps"],
+                max_position_embeddings=config["max_position_embeddings"],
+                untie_embeddings_and_output_weights=not config.get("tie_word_embeddings", False),
+                params_dtype=_DTYPES[str(dtype)],
+            )
+        except KeyError as error:
+            what = f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}" if str(error) == repr(str(dtype)) else f"{error} is missing"
+            raise BadInput("the model's config.json is incomplete", value=what, source=source) from error
+        except (ValidationError, TypeError) as error:
+            raise BadInput("the model's config.json has a wrong value", value=error, source=source) from error
+
+
+def read_json(path: Path, *, what: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        BadInput: missing, unreadable or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{what} is not there", value=path, remedy="Check the path.") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{what} can not be read", value=error, source=path) from error
+    if not isinstance(value, dict):
+        raise BadInput(f"{what} is not a JSON object", source=path)
+    return value
