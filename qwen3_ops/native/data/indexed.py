@@ -1,0 +1,145 @@
+"""Megatron's indexed data set: one ``.bin`` of tokens and one ``.idx`` that says where each sequence lies.
+
+``.idx`` (little endian): magic ``MMIDIDX\\0\\0`` | u64 version 1 | u8 dtype code | u64 sequences N |
+u64 document indices M | N x i32 lengths | N x i64 byte offsets | M x i64 document indices.
+Document d is made of the sequences ``document_indices[d]`` to ``document_indices[d + 1]``.
+Source: ``megatron/core/datasets/indexed_dataset.py`` of Megatron-LM core_r0.8.0.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_ops.artifacts import writing
+from qwen3_ops.errors import BadInput
+
+_MAGIC = b"MMIDIDX\x00\x00"
+_HEADER = struct.Struct("<9sQBQQ")
+_DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
+_INT32 = 4
+
+
+def with_suffix(prefix: Path, suffix: str) -> Path:
+    """``prefix`` with ``.bin`` or ``.idx`` added; a dot in the prefix's own name stays."""
+    return prefix.with_name(prefix.name + suffix)
+
+
+class IndexedDatasetWriter:
+    """Writes ``prefix.bin`` as sequences come and ``prefix.idx`` on :meth:`close`.
+
+    Used as a context manager; after an exception the index is not written, so that no reader takes
+    the half-made pair for a data set. Memory: 12 bytes a sequence, nothing for tokens.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        self.tokens = 0
+        self._lengths = array("i")
+        self._documents = array("q", [0])
+        with writing(prefix):
+            self._bin = with_suffix(prefix, ".bin").open("wb")
+
+    def add_sequence(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
+        data = np.asarray(ids, dtype="<i4")
+        with writing(self.prefix):
+            self._bin.write(data.tobytes())
+        self._lengths.append(len(data))
+        self.tokens += len(data)
+
+    def end_document(self) -> None:
+        self._documents.append(len(self._lengths))
+
+    def add_document(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
+        """One sequence that is a document by itself."""
+        self.add_sequence(ids)
+        self.end_document()
+
+    @property
+    def sequences(self) -> int:
+        return len(self._lengths)
+
+    def close(self) -> None:
+        lengths = np.frombuffer(self._lengths, dtype=np.intc).astype("<i4")
+        offsets = np.zeros(len(lengths), dtype="<i8")
+        np.cumsum(lengths[:-1], dtype="<i8", out=offsets[1:])
+        with writing(self.prefix):
+            self._bin.close()
+            with with_suffix(self.prefix, ".idx").open("wb") as index:
+                index.write(_HEADER.pack(_MAGIC, 1, _INT32, len(lengths), len(self._documents)))
+                index.write(lengths.tobytes())
+                index.write((offsets * 4).tobytes())
+                index.write(np.frombuffer(self._documents, dtype=np.int64).astype("<i8").tobytes())
+
+    def __enter__(self) -> IndexedDatasetWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._bin.close()
+
+
+class IndexedDataset:
+    """Memory-mapped reader of one ``.bin``/``.idx`` pair; item ``i`` is the int32 tokens of sequence i.
+
+    Attributes:
+        sequence_lengths: [sequences] int32, in tokens.
+        document_indices: [documents + 1] int64, first sequence of each document.
+
+    Raises:
+        BadInput: a file is missing, is no Megatron index, or is cut off.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        index = with_suffix(prefix, ".idx")
+        tokens = with_suffix(prefix, ".bin")
+        for path in (index, tokens):
+            if not path.is_file():
+                raise BadInput("no such data set file", value=path, remedy="Give the path without .bin or .idx.")
+        data = np.memmap(index, dtype=np.uint8, mode="r") if index.stat().st_size else np.zeros(0, dtype=np.uint8)
+        dtype, sequences, documents = _read_header(data, index)
+        self.sequence_lengths: NDArray[np.int32] = np.frombuffer(data, dtype="<i4", count=sequences, offset=_HEADER.size)
+        start = _HEADER.size + 4 * sequences
+        self._offsets: NDArray[np.int64] = np.frombuffer(data, dtype="<i8", count=sequences, offset=start)
+        self.document_indices: NDArray[np.int64] = np.frombuffer(data, dtype="<i8", count=documents, offset=start + 8 * sequences)
+        self._dtype = np.dtype(dtype)
+        needed = int(self._offsets[-1]) + int(self.sequence_lengths[-1]) * self._dtype.itemsize if sequences else 0
+        size = tokens.stat().st_size
+        if size < needed:
+            raise BadInput("the token file is shorter than its index says", value=f"{size} of {needed} bytes", source=tokens)
+        self._tokens = np.memmap(tokens, dtype=np.uint8, mode="r") if size else np.zeros(0, dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.sequence_lengths)
+
+    def __getitem__(self, index: int) -> NDArray[np.int32]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        return self.get(index)
+
+    def get(self, index: int, *, offset: int = 0, length: int | None = None) -> NDArray[np.int32]:
+        """``length`` tokens of sequence ``index`` from ``offset`` on (default: to its end)."""
+        count = int(self.sequence_lengths[index]) - offset if length is None else length
+        start = int(self._offsets[index]) + offset * self._dtype.itemsize
+        return np.frombuffer(self._tokens, dtype=self._dtype, count=count, offset=start).astype(np.int32)
+
+
+def _read_header(data: NDArray[np.uint8], path: Path) -> tuple[str, int, int]:
+    if len(data) < _HEADER.size:
+        raise BadInput("the index is cut off", value=f"{len(data)} bytes", source=path)
+    magic, version, code, sequences, documents = _HEADER.unpack(data[: _HEADER.size].tobytes())
+    if magic != _MAGIC or version != 1 or code not in _DTYPES:
+        raise BadInput("not a Megatron index", value=f"magic {magic!r}, version {version}, dtype {code}", source=path)
+    needed = _HEADER.size + 12 * sequences + 8 * documents
+    if len(data) < needed:
+        raise BadInput("the index is cut off", value=f"{len(data)} of {needed} bytes", source=path)
+    return _DTYPES[code], sequences, documents
