@@ -137,7 +137,9 @@ def writing(target: Path) -> Iterator[None]:
     try:
         yield
     except (PermissionError, NotADirectoryError) as error:
-        raise BadInput("the output can not be written", value=error, source=target, remedy="Choose a folder this user may write to.") from error
+        raise BadInput(
+            "the output can not be written", value=error, source=target, remedy="Choose a folder this user may write to."
+        ) from error
     except OSError as error:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
             raise Infrastructure("the disk is full", value=error, source=target, remedy="Free space there and start again.") from error
@@ -149,6 +151,12 @@ def writing(target: Path) -> Iterator[None]:
 def refuse_existing(final: Path) -> None:
     if final.is_dir() and not any(final.iterdir()):
         return
+    if (final / "config.json").is_file():
+        raise BadInput(
+            "the output is a Hugging Face model's folder, and base weights are only ever read",
+            value=final,
+            remedy="Give a new folder; a conversion takes config and tokenizer from --hf-cfg-dir.",
+        )
     if final.exists() or final.is_symlink():
         raise BadInput("the output exists already", value=final, remedy="Nothing is overwritten: choose another folder or remove this one.")
 

@@ -103,9 +103,7 @@ def form_fields(*, recipes: dict[str, RunConfig], default_recipe: str) -> list[F
             values = "; ".join(f"{recipe}: {_show(getattr(config, name))}" for recipe, config in sorted(recipes.items()))
             description, default = f"{whole['description']} Empty for the recipe's value ({values}).".strip(), None
         fields.append(
-            FormField(
-                name=name, schema=schema, default=default, title=whole["title"], section=whole["section"], description=description
-            )
+            FormField(name=name, schema=schema, default=default, title=whole["title"], section=whole["section"], description=description)
         )
     return fields
 

@@ -62,7 +62,10 @@ class ModelSpec(BaseModel):
     def from_config(cls, config: dict[str, Any], *, source: Path) -> ModelSpec:
         if config.get("model_type") != "qwen3":
             raise BadInput(
-                "model_type must be qwen3", value=repr(config.get("model_type")), source=source, remedy="Give the folder of a dense Qwen3 model."
+                "model_type must be qwen3",
+                value=repr(config.get("model_type")),
+                source=source,
+                remedy="Give the folder of a dense Qwen3 model.",
             )
         rope = config.get("rope_parameters") or {}
         scaling = config.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)

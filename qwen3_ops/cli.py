@@ -1,0 +1,157 @@
+"""The ``qwen3-ops`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qwen3_ops import __version__
+from qwen3_ops.errors import BadInput, ExitCode, OpsError
+from qwen3_ops.events import Events
+from qwen3_ops.verbs import VERBS, Verb
+
+app = typer.Typer(
+    name="qwen3-ops",
+    help="Fine-tune Qwen3 on Ascend: plan a run, run its stages, prove what they made.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Entry point: turns errors into one readable message and the contract's exit status."""
+    try:
+        app(standalone_mode=True)
+    except OpsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(int(error.exit_code))
+    except Exception as error:
+        from qwen3_ops.execute import classify
+
+        code, message = classify(error)
+        traceback.print_exc()
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(int(code))
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str | None, typer.Option(help="Recipe to start from.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; may be repeated.")] = None,
+    pipeline: Annotated[str, typer.Option(help="Pipeline to plan.")] = "lora_sft",
+    run_id: Annotated[str, typer.Option(help="Name of the run.")] = "manual",
+    save: Annotated[bool, typer.Option("--save", help="Write plan.json below output_root, for run-stage.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    fields: Annotated[bool, typer.Option("--fields", help="List the fields that --set takes, and exit.")] = False,
+) -> None:
+    """Check a run and show its stages, before it takes a device."""
+    from qwen3_ops import report
+    from qwen3_ops.pipelines import PIPELINES
+    from qwen3_ops.plan import make_plan, save_plan
+
+    if fields:
+        report.print_fields()
+        return
+    if pipeline not in PIPELINES:
+        raise BadInput("unknown pipeline", value=pipeline, source="--pipeline", remedy=f"Choose one of {', '.join(PIPELINES)}.")
+    request = {**_overrides(overrides or []), **({"recipe": recipe} if recipe else {})}
+    made = make_plan(request, stages=PIPELINES[pipeline], run_id=run_id)
+    if as_json:
+        print(made.model_dump_json(indent=2))
+    else:
+        report.print_plan(made)
+    if save:
+        print(f"plan: {save_plan(made)}", file=sys.stderr if as_json else sys.stdout)
+
+
+@app.command("run-stage")
+def run_stage(
+    plan_json: Annotated[Path, typer.Argument(help="plan.json of the run.")],
+    stage: Annotated[str, typer.Argument(help="Name of the stage in the plan.")],
+) -> None:
+    """Make, resume or reuse the artifact of one planned stage."""
+    from qwen3_ops.execute import run_stage as execute_stage
+
+    raise typer.Exit(int(execute_stage(plan_json, stage)))
+
+
+@app.command("make-tiny")
+def make_tiny(
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+    seed: Annotated[int, typer.Option(help="Seed of weights and samples.")] = 1234,
+) -> None:
+    """Make the tiny twin: a small Qwen3 with tokenizer, data sets and MMLU questions."""
+    from qwen3_ops.native.tiny.make import make_tiny as make
+
+    make(output.absolute(), seed=seed, events=Events.from_environment())
+
+
+def _overrides(items: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for item in items:
+        field, equals, text = item.partition("=")
+        if not equals:
+            raise BadInput("--set takes FIELD=VALUE", value=item)
+        values[field.strip()] = _value(text)
+    return values
+
+
+def _value(text: str) -> Any:
+    """JSON lists and numbers as such, anything else as text; pydantic checks the type."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(value, dict) else value
+
+
+def _add_verb(verb: Verb) -> None:
+    def command(context: typer.Context) -> None:
+        argv = list(context.args)
+        if not argv or "--help" in argv or "-h" in argv:
+            from qwen3_ops.report import print_flags
+
+            print_flags(verb)
+            raise typer.Exit(int(ExitCode.DONE if argv else ExitCode.BAD_INPUT))
+        _run_verb(verb, argv)
+
+    app.command(
+        verb.name,
+        help=verb.summary,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    )(command)
+
+
+def _run_verb(verb: Verb, argv: list[str]) -> None:
+    from qwen3_ops.execute import Provenance, interruptible, run_verb
+
+    output = None
+    if verb.output_flag is None and "--output-dir" in argv:  # ours: the real scripts only print
+        at = argv.index("--output-dir")
+        if at + 1 == len(argv):
+            raise BadInput("--output-dir takes a folder")
+        output = Path(argv[at + 1]).absolute()
+        argv = argv[:at] + argv[at + 2 :]
+    with interruptible():
+        run_verb(verb, argv, events=Events.from_environment(), provenance=Provenance(stage=verb.name), output=output)
+
+
+for _verb in VERBS.values():
+    _add_verb(_verb)

@@ -1,0 +1,58 @@
+"""Tables for people: the plan, the fields of a run, the flags of a verb."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from qwen3_ops.config import form_fields
+from qwen3_ops.plan import Plan
+from qwen3_ops.recipes import DEFAULT_RECIPE, RECIPES
+from qwen3_ops.verbs import Verb
+
+
+def print_plan(plan: Plan) -> None:
+    console = Console()
+    config, model = plan.config, plan.model
+    console.print(
+        f"[bold]{config.recipe}[/bold]: {model.num_parameters / 1e9:.3g} B parameters, {model.num_layers} layers, "
+        f"TP{config.tensor_model_parallel_size} PP{config.pipeline_model_parallel_size} "
+        f"on {config.nproc_per_node * config.nnodes} devices, {config.train_iters} iterations of {config.global_batch_size}",
+        highlight=False,
+    )
+    table = Table("section", "task", "stage", "command", "artifact")
+    for stage in plan.stages:
+        table.add_row(stage.section, stage.name, stage.title, stage.verb, f"{'reuse' if stage.reused else 'make'} {stage.key}")
+    console.print(table)
+    for finding in plan.findings:
+        console.print(f"warning: {finding}", style="yellow", highlight=False, markup=False)
+
+
+def print_fields() -> None:
+    recipes = {name: make() for name, make in RECIPES.items()}
+    table = Table("field", "type", "description")
+    for field in form_fields(recipes=recipes, default_recipe=DEFAULT_RECIPE):
+        kinds = field.schema["enum"] if "enum" in field.schema else field.schema["type"]
+        shown = " | ".join(str(kind) for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind not in (None, "null"))
+        table.add_row(field.name, shown, field.description)
+    Console().print(table)
+
+
+def print_flags(verb: Verb) -> None:
+    """What ``--help`` shows for a verb: honoured, accepted without effect, refused."""
+    flags = verb.flags()
+    console = Console(highlight=False)
+    console.print(f"qwen3-ops {verb.name}: {verb.summary}\nThe flags are those of MindSpeed-LLM's {verb.script}.\n", markup=False)
+    table = Table("flag", "default", "meaning")
+    for name, field in flags.model_fields.items():
+        default = "required" if field.is_required() else "" if field.default in (None, False, ()) else str(field.default)
+        table.add_row("--" + name.replace("_", "-"), default, field.description or "")
+    console.print(table)
+    if verb.output_flag is None:
+        console.print("--output-dir DIR  keep the results there as files (ours)", markup=False)
+    if flags.INERT:
+        console.print(f"\nAccepted, without effect on this engine: {' '.join(sorted(flags.INERT))}", markup=False)
+    if flags.REFUSED:
+        console.print("\nRefused by this engine:", markup=False)
+        for name, why in sorted(flags.REFUSED.items()):
+            console.print(f"  {name}: {why}", markup=False)

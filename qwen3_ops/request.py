@@ -1,0 +1,71 @@
+"""From a request (form, REST body, ``--set``) to a RunConfig, with every mistake found."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from qwen3_ops.config import RunConfig
+from qwen3_ops.findings import Finding
+from qwen3_ops.recipes import DEFAULT_RECIPE, RECIPES
+
+
+def resolve(request: Mapping[str, Any]) -> tuple[RunConfig, list[Finding]]:
+    """The recipe's values with the request's over them; ``None`` stands for the recipe's.
+
+    Returns:
+        The configuration and what is wrong with the request. Where a field has a finding
+        the configuration holds the recipe's value, so that rules about others still apply.
+    """
+    name = request.get("recipe") or DEFAULT_RECIPE
+    findings: list[Finding] = []
+    if name not in RECIPES:
+        findings.append(_unknown_recipe(name))
+        name = DEFAULT_RECIPE
+    base = RECIPES[name]().model_dump()
+    given = {key: value for key, value in request.items() if value is not None and key != "recipe"}
+    findings += [_unknown_key(key, value) for key, value in given.items() if key not in base]
+    values = {**base, **{key: value for key, value in given.items() if key in base}}
+    try:
+        return RunConfig.model_validate(values), findings
+    except ValidationError as error:
+        wrong = error.errors()
+    findings += [_wrong_value(str(item["loc"][0]), item["input"], item["msg"]) for item in wrong]
+    for item in wrong:
+        field = str(item["loc"][0])
+        values[field] = base[field]
+    return RunConfig.model_validate(values), findings
+
+
+def _unknown_recipe(name: object) -> Finding:
+    return Finding(
+        rule="recipe must be a known one",
+        fields=("recipe",),
+        values=f"recipe = {name!r}",
+        consequence="there are no values to start from",
+        remedy=f"choose one of {', '.join(sorted(RECIPES))}",
+    )
+
+
+def _unknown_key(key: str, value: object) -> Finding:
+    near = difflib.get_close_matches(key.removeprefix("--").replace("-", "_"), RunConfig.model_fields, n=1)
+    return Finding(
+        rule="unknown key",
+        fields=(key,),
+        values=f"{key} = {value!r}",
+        consequence="it would be ignored and the run would not be what was asked for",
+        remedy=f"did you mean {near[0]}?" if near else "remove it; `qwen3-ops plan --fields` lists the fields",
+    )
+
+
+def _wrong_value(field: str, value: object, message: str) -> Finding:
+    return Finding(
+        rule=f"wrong value: {message}",
+        fields=(field,),
+        values=f"{field} = {value!r}",
+        consequence="the stage's command line could not be rendered",
+        remedy=f"see the field's description: {RunConfig.model_fields[field].description or field}",
+    )
