@@ -1,0 +1,151 @@
+"""Flags of ``train``: those of ``posttrain_gpt.py`` and ``pretrain_gpt.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from qwen3_ops.native.model_flags import ModelFlags
+
+TargetModule = Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
+DecayStyle = Literal["constant", "linear", "cosine", "inverse-square-root", "WSD"]
+WsdDecayStyle = Literal["exponential", "linear", "cosine"]
+
+
+class FLAGS(ModelFlags):
+    """One training run.
+
+    Three modes: full fine-tuning (``--stage sft --is-instruction-dataset``), the same with
+    ``--lora-r``, and pre-training (neither of the two).
+    """
+
+    INERT: ClassVar[dict[str, int]] = {
+        **ModelFlags.INERT,
+        "--use-distributed-optimizer": 0,
+        "--overlap-grad-reduce": 0,
+        "--overlap-param-gather": 0,
+        "--accumulate-allreduce-grads-in-fp32": 0,  # always
+        "--no-shared-storage": 0,
+        "--lora-fusion": 0,
+        "--initial-loss-scale": 1,  # of fp16 only
+        "--exit-signal-handler": 0,  # SIGTERM always saves
+        "--num-workers": 1,
+        "--data-cache-path": 1,  # no index is cached
+        "--tensorboard-queue-size": 1,
+        "--timing-log-level": 1,
+        "--npu-deterministic": 0,
+        "--use-deter-comp": 0,
+    }
+    REFUSED: ClassVar[dict[str, str]] = {
+        **ModelFlags.REFUSED,
+        "--reset-position-ids": "packed data is not supported; prepare the data without --pack",
+        "--reset-attention-mask": "packed data is not supported; prepare the data without --pack",
+        "--neat-pack": "packed data is not supported; prepare the data without --pack",
+        "--eod-mask-loss": "documents are not told apart in pre-training",
+        "--train-samples": "give --train-iters",
+        "--lr-decay-samples": "give --lr-decay-iters",
+        "--lr-warmup-samples": "give --lr-warmup-iters or --lr-warmup-fraction",
+        "--rampup-batch-size": "the batch size is constant",
+        "--calculate-per-token-loss": "the loss is the mean over micro batches",
+    }
+
+    tokenizer_name_or_path: Path
+    data_path: tuple[str, ...]
+    split: str = "969, 30, 1"
+    stage: Literal["sft"] | None = None
+    is_instruction_dataset: bool = False
+    prompt_type: str | None = None
+    variable_seq_lengths: bool = False
+    pad_to_multiple_of: int = Field(default=8, ge=1)
+    seq_length: int = Field(ge=1)
+
+    load: Path | None = None
+    save: Path | None = None
+    save_interval: int | None = Field(default=None, ge=1)
+    finetune: bool = False
+    no_load_optim: bool = False
+    no_load_rng: bool = False
+    no_save_optim: bool = False
+    no_save_rng: bool = False
+    override_opt_param_scheduler: bool = False
+
+    micro_batch_size: int = Field(ge=1)
+    global_batch_size: int | None = Field(default=None, ge=1)
+    train_iters: int = Field(ge=1)
+    optimizer: Literal["adam"] = "adam"
+    lr: float = Field(gt=0)
+    min_lr: float = Field(default=0.0, ge=0)
+    lr_decay_style: DecayStyle = "linear"
+    lr_decay_iters: int | None = Field(default=None, ge=1)
+    lr_warmup_fraction: float | None = Field(default=None, ge=0, le=1)
+    lr_warmup_iters: int = Field(default=0, ge=0)
+    lr_warmup_init: float = Field(default=0.0, ge=0)
+    lr_wsd_decay_style: WsdDecayStyle = "exponential"
+    lr_wsd_decay_iters: int | None = Field(default=None, ge=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip_grad: float = Field(default=1.0, ge=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_eps: float = Field(default=1e-8, gt=0)
+    seed: int = Field(default=1234, ge=0)
+    init_method_std: float = Field(default=0.02, gt=0)
+    recompute_granularity: Literal["full", "selective"] | None = None
+    recompute_method: Literal["uniform", "block"] | None = None
+    recompute_num_layers: int | None = Field(default=None, ge=1)
+
+    lora_r: int = Field(default=0, ge=0)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_target_modules: tuple[TargetModule, ...] = ()
+    lora_load: Path | None = None
+    lora_ckpt_filter: bool = False
+
+    log_interval: int = Field(default=100, ge=1)
+    log_throughput: bool = False
+    eval_interval: int = Field(default=1000, ge=1)
+    eval_iters: int = Field(default=100, ge=0)
+    tensorboard_dir: Path | None = None
+    exit_duration_in_mins: int | None = Field(default=None, ge=1)
+    exit_interval: int | None = Field(default=None, ge=1)
+
+    @property
+    def lora(self) -> bool:
+        return bool(self.lora_target_modules)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one optimizer step."""
+        return self.global_batch_size or self.micro_batch_size
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro batches of one step; data parallelism is 1 whatever the layout."""
+        return self.batch_size // self.micro_batch_size
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FLAGS:
+        rules = {
+            "--stage sft and --is-instruction-dataset belong together": (self.stage == "sft") == self.is_instruction_dataset,
+            "--prompt-type is for instruction data": self.prompt_type is None or self.is_instruction_dataset,
+            "--variable-seq-lengths is for instruction data": not self.variable_seq_lengths or self.is_instruction_dataset,
+            "--data-path takes one prefix; blending is not supported": len(self.data_path) == 1,
+            f"--seq-length {self.seq_length} exceeds --max-position-embeddings {self.max_position_embeddings}": (
+                self.seq_length <= self.max_position_embeddings
+            ),
+            f"--global-batch-size {self.batch_size} is not divisible by --micro-batch-size {self.micro_batch_size}": (
+                self.batch_size % self.micro_batch_size == 0
+            ),
+            f"--min-lr {self.min_lr} exceeds --lr {self.lr}": self.min_lr <= self.lr,
+            "--save and --save-interval belong together": (self.save is None) == (self.save_interval is None),
+            "--lr-warmup-fraction and --lr-warmup-iters exclude each other": self.lr_warmup_fraction is None or not self.lr_warmup_iters,
+            "--lora-r and --lora-target-modules belong together": (self.lora_r > 0) == self.lora,
+            "--lora-load and --lora-ckpt-filter are for LoRA": self.lora or not (self.lora_load or self.lora_ckpt_filter),
+            "--lora-load needs the base model in --load": self.lora_load is None or self.load is not None,
+            "LoRA needs trained weights in --load": not self.lora or self.load is not None,
+            "--lr-decay-style WSD needs --lr-wsd-decay-iters": self.lr_decay_style != "WSD" or self.lr_wsd_decay_iters is not None,
+        }
+        broken = [rule for rule, kept in rules.items() if not kept]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self

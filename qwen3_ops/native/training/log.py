@@ -1,0 +1,99 @@
+"""MindSpeed-LLM's training log lines and TensorBoard scalars, so that their readers can be shared."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from qwen3_ops.model import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """One iteration as it is told.
+
+    Attributes:
+        learning_rate: of the next step, as Megatron prints it.
+        seconds: per iteration.
+        teraflops: per second and device by Megatron's formula; None to leave it out.
+    """
+
+    iteration: int
+    train_iters: int
+    consumed_samples: int
+    batch_size: int
+    seconds: float
+    learning_rate: float
+    lm_loss: float
+    grad_norm: float
+    teraflops: float | None = None
+
+    def line(self) -> str:
+        """The line as Megatron prints it (UTC time)."""
+        parts = [
+            f" [{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S}] iteration {self.iteration:8d}/{self.train_iters:8d} |",
+            f" consumed samples: {self.consumed_samples:12d} |",
+            f" elapsed time per iteration (ms): {self.seconds * 1000:.1f} |",
+            "" if self.teraflops is None else f" throughput per GPU (TFLOP/s/GPU): {self.teraflops:.1f} |",
+            f" learning rate: {self.learning_rate:.6E} |",
+            f" global batch size: {self.batch_size:5d} |",
+            f" lm loss: {self.lm_loss:.6E} |" if self.lm_loss > 0 else "",
+            f" loss scale: {1.0:.1f} |",
+            f" grad norm: {self.grad_norm:.3f} |",
+            f" number of skipped iterations: {0:3d} |",
+            f" number of nan iterations: {0:3d} |",
+        ]
+        return "".join(parts)
+
+
+def validation_lines(iteration: int, loss: float, *, final: bool) -> str:
+    where = " on validation set" if final else ""
+    line = f" validation loss at iteration {iteration}{where} | lm loss value: {loss:.6E} | lm loss PPL: {math.exp(min(20, loss)):.6E} | "
+    dashes = "-" * (len(line) + 1)
+    return f"{dashes}\n{line}\n{dashes}"
+
+
+def floating_point_operations(spec: ModelSpec, *, batch_size: int, seq_length: int) -> float:
+    """Of one step, forward and backward, every sequence counted at full length (Megatron's formula)."""
+    width = spec.num_attention_heads * spec.kv_channels / spec.hidden_size
+    attention = width * (1 + spec.num_query_groups / spec.num_attention_heads + seq_length / spec.hidden_size)
+    mlp = 1.5 * spec.ffn_hidden_size / spec.hidden_size
+    logits = spec.padded_vocab_size / (2 * spec.num_layers * spec.hidden_size)
+    return 12 * batch_size * seq_length * spec.num_layers * spec.hidden_size**2 * (attention + mlp + logits)
+
+
+class Scalars:
+    """TensorBoard scalars under Megatron's names; does nothing without a folder."""
+
+    def __init__(self, folder: Path | None, *, purge_step: int | None) -> None:
+        self._writer: Any = None
+        if folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)  # type: ignore[no-untyped-call]
+
+    def step(self, report: StepReport) -> None:
+        values = {
+            "learning-rate": report.learning_rate,
+            "lm loss": report.lm_loss,
+            "loss-scale": 1.0,
+            "grad-norm": report.grad_norm,
+        }
+        self._write(values, report.iteration, report.consumed_samples)
+
+    def validation(self, loss: float, *, iteration: int, consumed_samples: int) -> None:
+        self._write({"lm loss validation": loss}, iteration, consumed_samples)
+
+    def _write(self, values: dict[str, float], iteration: int, consumed_samples: int) -> None:
+        if self._writer is None:
+            return
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, iteration)
+            self._writer.add_scalar(f"{name} vs samples", value, consumed_samples)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
