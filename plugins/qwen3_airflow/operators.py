@@ -1,0 +1,231 @@
+"""One operator for the plan, one for each stage of the runbook."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from qwen3_airflow.lines import Lines
+from qwen3_airflow.outcome import raise_unless_done
+from qwen3_airflow.runtimes import get_runtime
+from qwen3_airflow.runtimes.base import Ended, Handle, Job, Runtime
+from qwen3_ops.artifacts import read_manifest
+from qwen3_ops.errors import BadInput
+from qwen3_ops.pipelines import StageRequest
+from qwen3_ops.plan import load_plan, make_plan, save_plan
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG, Context
+
+
+class PlanOperator(BaseOperator):
+    """Resolves the request and refuses a bad one, before anything is started or written.
+
+    Returns:
+        ``{"plan": path of plan.json}``, which every stage of the DAG reads.
+    """
+
+    def __init__(self, *, task_id: str = "plan", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, retries=0, **kwargs)
+
+    def execute(self, context: Context) -> dict[str, str]:
+        # Airflow checks the values of params, but lets unknown keys of conf through: the plan sees both.
+        request = {**context["params"], **(context["dag_run"].conf or {})}
+        try:
+            plan = make_plan(request, stages=stage_requests(self.dag), run_id=safe_run_id(context["dag_run"]))
+        except BadInput as refusal:
+            raise AirflowFailException(str(refusal)) from None
+        for finding in plan.findings:
+            self.log.warning("%s", finding)
+        for stage in plan.stages:
+            self.log.info("%s: %s, %s %s", stage.name, stage.title, "reuse" if stage.reused else "make", stage.output)
+        return {"plan": str(save_plan(plan))}
+
+
+def stage_requests(dag: DAG) -> tuple[StageRequest, ...]:
+    """The DAG's stages as the planner wants them: the DAG file is the only place that says what runs."""
+    stages = [task for task in dag.tasks if isinstance(task, StageOperator)]  # as written: an input is made before it is used
+    return tuple(
+        StageRequest(
+            name=task.task_id,
+            stage=task.stage,
+            inputs={name: reference.operator.task_id for name, reference in task.inputs.items()},
+        )
+        for task in stages
+    )
+
+
+def safe_run_id(dag_run: Any) -> str:
+    """A folder name for the DAG run; a digest keeps apart what replacing characters would make equal."""
+    whole = f"{dag_run.dag_id}/{dag_run.run_id}"
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', whole)}-{digest}"
+
+
+class StageOperator(BaseOperator):
+    """Starts one stage of the plan, or finds it running, and follows it to its end.
+
+    The stage's process belongs to no worker: when the worker dies it goes on, and the next
+    try follows it instead of starting another.
+
+    Args:
+        inputs: name of an input -> ``.output`` of the stage that makes it.
+        stop_grace: how long a stopped stage may take to save before it is killed.
+        poll_interval: seconds between two looks at the log.
+
+    Returns:
+        Reference to the artifact: ``path``, ``key``, ``kind``, ``metrics``.
+    """
+
+    stage: ClassVar[str]
+    template_fields: Sequence[str] = ("inputs",)
+
+    def __init__(
+        self,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        plan_task_id: str = "plan",
+        stop_grace: timedelta = timedelta(minutes=5),
+        poll_interval: float = 0.25,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.inputs = dict(inputs or {})
+        self.plan_task_id = plan_task_id
+        self.stop_grace = stop_grace
+        self.poll_interval = poll_interval
+        self._running: tuple[Runtime, Handle] | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        path = self._plan_path(context)
+        plan = load_plan(path)
+        job = Job(
+            folder=plan.stage_dir(self.task_id),
+            argv=(sys.executable, "-m", "qwen3_ops", "run-stage", str(path), self.task_id),
+        )
+        runtime = get_runtime(plan.config.runtime)
+        handle = self._attach(runtime, job) or runtime.submit(job)
+        raise_unless_done(self._follow(runtime, handle), stage=self.task_id)
+        return _reference(Path(plan.stage(self.task_id).output))
+
+    def on_kill(self) -> None:
+        """Ask the stage to save and end. Its last lines are still followed while the worker lets us."""
+        if self._running is not None:
+            runtime, handle = self._running
+            self.log.warning("Stopping %s, which has %s to save its work", handle.id, self.stop_grace)
+            runtime.stop(handle, grace=self.stop_grace.total_seconds())
+
+    def _plan_path(self, context: Context) -> Path:
+        reference = context["ti"].xcom_pull(task_ids=self.plan_task_id)
+        if reference is None:
+            raise AirflowFailException(f"no plan: clear the task {self.plan_task_id!r} first")
+        return Path(reference["plan"])
+
+    def _attach(self, runtime: Runtime, job: Job) -> Handle | None:
+        """The job's process that an earlier try left behind; one that is being stopped is waited for first."""
+        handle = runtime.find(job)
+        if handle is not None and handle.stopping:
+            self.log.info("Waiting for %s, which an earlier try told to stop", handle.id)
+            self._follow(runtime, handle)
+            return None
+        if handle is not None:
+            self.log.info("Following %s, which an earlier try started", handle.id)
+        return handle
+
+    def _follow(self, runtime: Runtime, handle: Handle) -> Ended:
+        self._running = (runtime, handle)
+        lines, offset = Lines(), handle.log_start
+        while True:
+            ended = runtime.poll(handle)  # before reading: the log is whole once the process has ended
+            while piece := runtime.logs(handle, offset):
+                offset += len(piece)
+                self._tell(lines.feed(piece))
+            if ended is not None:
+                self._tell(lines.finish())
+                self._running = None
+                return ended
+            time.sleep(self.poll_interval)
+
+    def _tell(self, lines: list[str]) -> None:
+        for line in lines:
+            tell = self.log.warning if line.startswith(("warning: ", "error: ")) else self.log.info
+            tell(line)
+
+
+def _reference(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise AirflowException(f"the stage ended well but left no artifact: {folder}")
+    return {"path": str(folder), "key": manifest.key, "kind": manifest.kind, "metrics": manifest.metrics}
+
+
+class ConvertHfToMcore(StageOperator):
+    """Hugging Face folder to Megatron-mcore checkpoint, cut by TP and PP."""
+
+    stage = "convert_hf_to_mcore"
+
+    def __init__(self, *, task_id: str = "convert_hf_to_mcore", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, **kwargs)
+
+
+class PrepareDataset(StageOperator):
+    """Records to Megatron's .bin/.idx."""
+
+    stage = "prepare_dataset"
+
+    def __init__(self, *, task_id: str = "prepare_dataset", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, **kwargs)
+
+
+class TrainLora(StageOperator):
+    """LoRA fine-tuning of an mcore checkpoint."""
+
+    stage = "train_lora"
+
+    def __init__(self, *, checkpoint: Any, dataset: Any, task_id: str = "train_lora", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "dataset": dataset}, **kwargs)
+
+
+class MergeLora(StageOperator):
+    """Base checkpoint and adapter to one mcore checkpoint."""
+
+    stage = "merge_lora"
+
+    def __init__(self, *, checkpoint: Any, adapter: Any, task_id: str = "merge_lora", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "adapter": adapter}, **kwargs)
+
+
+class ExportLoraToHf(StageOperator):
+    """Base checkpoint and adapter to a Hugging Face folder."""
+
+    stage = "export_lora_to_hf"
+
+    def __init__(self, *, checkpoint: Any, adapter: Any, task_id: str = "export_hf", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "adapter": adapter}, **kwargs)
+
+
+class Generate(StageOperator):
+    """The generation check: answers of an mcore checkpoint."""
+
+    stage = "generate"
+
+    def __init__(self, *, checkpoint: Any, task_id: str = "generate", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint}, **kwargs)
+
+
+class EvaluateMmlu(StageOperator):
+    """MMLU accuracy of an mcore checkpoint."""
+
+    stage = "evaluate_mmlu"
+
+    def __init__(self, *, checkpoint: Any, task_id: str = "evaluate_mmlu", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint}, **kwargs)
