@@ -105,7 +105,7 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
             yield staging
             with contextlib.suppress(FileNotFoundError):
                 final.rmdir()  # an empty folder made by hand, as the runbook's mkdir -p does
-            os.rename(staging, final)
+            staging.rename(final)
             _sync_folder(final.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -214,7 +214,7 @@ def link(target: Path, name: Path) -> None:
     name.parent.mkdir(parents=True, exist_ok=True)
     temporary = name.with_name(f".{name.name}.{uuid.uuid4().hex[:8]}")
     temporary.symlink_to(os.path.relpath(target, name.parent))
-    os.replace(temporary, name)
+    temporary.replace(name)
 
 
 def _sync_folder(folder: Path) -> None:

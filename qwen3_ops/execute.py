@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -184,7 +183,7 @@ def _output_folder(verb: Verb, argv: list[str]) -> Path | None:
     value = None if verb.output_flag is None else get_flag(argv, verb.output_flag)
     if value is None:
         return None
-    path = Path(os.path.abspath(value))
+    path = Path(value).absolute()
     return path.parent if verb.output_is_prefix else path
 
 
