@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+from qwen3_airflow.operators import PlanOperator, stage_requests
+from qwen3_ops.pipelines import LORA_SFT
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+
+
+@pytest.fixture(scope="module")
+def dag():
+    bag = DagBag(dag_folder=str(DAGS))
+    assert bag.import_errors == {}
+    return bag.dags["qwen3_lora_sft"]
+
+
+def test_the_file_says_the_same_as_the_pipeline(dag):
+    assert stage_requests(dag) == LORA_SFT
+
+
+def test_the_plan_comes_before_everything(dag):
+    plan = dag.get_task("plan")
+    assert isinstance(plan, PlanOperator)
+    assert plan.get_flat_relative_ids(upstream=False) == {task.task_id for task in dag.tasks} - {"plan"}
+
+
+def test_edges_are_the_dataflow(dag):
+    expected = {request.name: set(request.inputs.values()) or {"plan"} for request in LORA_SFT}
+    assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {"plan": set(), **expected}
+
+
+def test_stages_are_tried_again_and_the_plan_is_not(dag):
+    assert {task.task_id: task.retries for task in dag.tasks} == {"plan": 0, **{request.name: 2 for request in LORA_SFT}}
+
+
+def test_it_runs_only_when_asked(dag):
+    assert dag.schedule is None
+    assert not dag.catchup
+
+
+@pytest.mark.parametrize("file", sorted(DAGS.glob("*.py")), ids=lambda file: file.stem)
+def test_parsing_loads_nothing_heavy(file):
+    code = f"import runpy, sys; runpy.run_path({str(file)!r}); print(sorted({{'torch', 'transformers', 'docker'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from qwen3_airflow import operators
+from qwen3_airflow.operators import (
+    ConvertHfToMcore,
+    EvaluateMmlu,
+    MergeLora,
+    PlanOperator,
+    PrepareDataset,
+    TrainLora,
+    safe_run_id,
+    stage_requests,
+)
+from qwen3_airflow.runtimes.base import Ended, Handle, Job
+from qwen3_ops.errors import BadInput, ExitCode
+from qwen3_ops.pipelines import StageRequest
+
+
+class FakeRuntime:
+    """Plays back a process: pieces of log, one a look, then its end."""
+
+    def __init__(self, *, pieces: tuple[bytes, ...] = (), ended: Ended = Ended(exit_code=0), standing: Handle | None = None) -> None:
+        self.pieces, self.ended, self.standing = list(pieces), ended, standing
+        self.submitted: list[Job] = []
+        self.stopped: list[tuple[Handle, float]] = []
+        self._log = b""
+        self.on_poll = lambda: None
+
+    def submit(self, job: Job) -> Handle:
+        self.submitted.append(job)
+        return Handle(job_folder=job.folder, id="process 1", log_start=0)
+
+    def find(self, job: Job) -> Handle | None:
+        return self.standing
+
+    def poll(self, handle: Handle) -> Ended | None:
+        self.on_poll()
+        if self.pieces:
+            self._log += self.pieces.pop(0)
+            return None
+        return self.ended
+
+    def logs(self, handle: Handle, offset: int) -> bytes:
+        return self._log[offset:]
+
+    def stop(self, handle: Handle, *, grace: float) -> None:
+        self.stopped.append((handle, grace))
+
+
+class Ti:
+    def xcom_pull(self, *, task_ids: str):
+        return {"plan": "/runs/r/plan.json"} if task_ids == "plan" else None
+
+
+@pytest.fixture
+def told(monkeypatch) -> list[tuple[str, str]]:
+    """(level, line) of everything an operator logs."""
+    lines: list[tuple[str, str]] = []
+    log = SimpleNamespace(
+        **{
+            level: lambda line, *values, level=level: lines.append((level, line % values if values else line))
+            for level in ("info", "warning")
+        }
+    )
+    monkeypatch.setattr(operators.StageOperator, "log", log)
+    return lines
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, told) -> Iterator:
+    def run(runtime: FakeRuntime, **kwargs):
+        plan = SimpleNamespace(
+            config=SimpleNamespace(runtime="local"),
+            stage_dir=lambda name: tmp_path / "run" / name,
+            stage=lambda name: SimpleNamespace(output=str(tmp_path / "artifact")),
+        )
+        manifest = SimpleNamespace(key="k1", kind="dataset", metrics={"rows": 3})
+        monkeypatch.setattr(operators, "load_plan", lambda path: plan)
+        monkeypatch.setattr(operators, "get_runtime", lambda name: runtime)
+        monkeypatch.setattr(operators, "read_manifest", kwargs.pop("read_manifest", lambda folder: manifest))
+        operator = PrepareDataset(poll_interval=0, **kwargs)
+        execute = operators.StageOperator.execute.__wrapped__  # outside a task runner Airflow's wrapper only complains
+        return operator, lambda: execute(operator, {"ti": Ti()})
+
+    return run
+
+
+def test_a_stage_starts_one_process_without_a_shell_and_returns_the_artifact(run, tmp_path):
+    runtime = FakeRuntime()
+    _, execute = run(runtime)
+    assert execute() == {"path": str(tmp_path / "artifact"), "key": "k1", "kind": "dataset", "metrics": {"rows": 3}}
+    (job,) = runtime.submitted
+    assert job.folder == tmp_path / "run" / "prepare_dataset"
+    assert job.argv[1:] == ("-m", "qwen3_ops", "run-stage", "/runs/r/plan.json", "prepare_dataset")
+
+
+def test_the_log_is_followed_in_whole_lines(run, told):
+    pieces = (
+        b"one\ntw",
+        b"o\nwarning: flag --x has no effect\n",
+        b"50%\r100%\nlast ",
+        "行 100% sure".encode()[:4],
+        "行 100% sure".encode()[4:],
+    )
+    _, execute = run(FakeRuntime(pieces=pieces))
+    execute()
+    assert told == [
+        ("info", "one"),
+        ("info", "two"),
+        ("warning", "warning: flag --x has no effect"),
+        ("info", "100%"),
+        ("info", "last 行 100% sure"),
+    ]
+
+
+@pytest.mark.parametrize("code", [ExitCode.BAD_INPUT, ExitCode.QUALITY_GATE])
+def test_what_can_not_change_is_not_tried_again(run, code):
+    _, execute = run(FakeRuntime(ended=Ended(exit_code=int(code), error="no such column: text")))
+    with pytest.raises(AirflowFailException, match="prepare_dataset: no such column: text"):
+        execute()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (int(ExitCode.UNEXPECTED), "unexpected"),
+        (int(ExitCode.INFRASTRUCTURE), "infrastructure"),
+        (int(ExitCode.INTERRUPTED), "interrupted"),
+        (-9, "out of memory"),
+        (-15, "SIGTERM"),
+        (77, "not one of the contract"),
+        (None, "left no word"),
+    ],
+)
+def test_what_may_pass_is_tried_again(run, code, words):
+    _, execute = run(FakeRuntime(ended=Ended(exit_code=code)))
+    with pytest.raises(AirflowException, match=words) as raised:
+        execute()
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+def test_a_process_that_survived_its_worker_is_followed_not_doubled(run, told, tmp_path):
+    standing = Handle(job_folder=tmp_path, id="process 7", log_start=4)
+    runtime = FakeRuntime(pieces=(b"old\nnew\n",), standing=standing)
+    _, execute = run(runtime)
+    execute()
+    assert runtime.submitted == []
+    assert told == [("info", "Following process 7, which an earlier try started"), ("info", "new")]
+
+
+def test_a_process_that_is_being_stopped_is_waited_for_and_then_started_anew(run, tmp_path):
+    standing = Handle(job_folder=tmp_path, id="process 7", log_start=0, stopping=True)
+    runtime = FakeRuntime(pieces=(b"saving\n",), standing=standing)
+    _, execute = run(runtime)
+    execute()
+    assert len(runtime.submitted) == 1
+
+
+def test_on_kill_stops_the_process_with_the_grace_and_goes_on_following(run, told):
+    runtime = FakeRuntime(pieces=(b"step 1\n", b"saved\n"), ended=Ended(exit_code=int(ExitCode.INTERRUPTED)))
+    operator, execute = run(runtime, stop_grace=timedelta(seconds=40))
+    polls = []
+    runtime.on_poll = lambda: polls.append(1) or (len(polls) == 2 and operator.on_kill())
+    with pytest.raises(AirflowException):
+        execute()
+    ((handle, grace),) = runtime.stopped
+    assert (handle.id, grace) == ("process 1", 40.0)
+    assert ("info", "saved") in told
+    operator.on_kill()
+    assert len(runtime.stopped) == 1, "nothing runs any more"
+
+
+def test_no_artifact_after_a_good_end_is_an_error(run):
+    _, execute = run(FakeRuntime(), read_manifest=lambda folder: None)
+    with pytest.raises(AirflowException, match="left no artifact"):
+        execute()
+
+
+def test_a_stage_without_a_plan_says_what_to_do(run):
+    operator, _ = run(FakeRuntime(), plan_task_id="other")
+    with pytest.raises(AirflowFailException, match="clear the task 'other' first"):
+        operator.execute({"ti": Ti()})
+
+
+def test_the_plan_asks_for_the_stages_of_its_own_dag():
+    with DAG("d", schedule=None) as dag:
+        plan = PlanOperator()
+        base = ConvertHfToMcore()
+        data = PrepareDataset(task_id="records")
+        adapter = TrainLora(checkpoint=base.output, dataset=data.output)
+        score = EvaluateMmlu(task_id="score", checkpoint=MergeLora(checkpoint=base.output, adapter=adapter.output).output)
+        plan >> [base, data]
+    assert stage_requests(dag) == (
+        StageRequest(name="convert_hf_to_mcore", stage="convert_hf_to_mcore"),
+        StageRequest(name="records", stage="prepare_dataset"),
+        StageRequest(name="train_lora", stage="train_lora", inputs={"checkpoint": "convert_hf_to_mcore", "dataset": "records"}),
+        StageRequest(name="merge_lora", stage="merge_lora", inputs={"checkpoint": "convert_hf_to_mcore", "adapter": "train_lora"}),
+        StageRequest(name="score", stage="evaluate_mmlu", inputs={"checkpoint": "merge_lora"}),
+    )
+    assert score.upstream_task_ids == {"merge_lora"}
+    assert plan.downstream_task_ids == {"convert_hf_to_mcore", "records"}
+
+
+def dag_run(**kwargs) -> dict:
+    return {"dag_run": SimpleNamespace(**{"dag_id": "d", "run_id": "r", "conf": None, **kwargs})}
+
+
+def test_the_plan_sees_unknown_keys_of_conf_and_params_that_conf_overrides(monkeypatch):
+    seen = {}
+
+    def make_plan(request, *, stages, run_id):
+        seen.update(request=dict(request), stages=stages, run_id=run_id)
+        return SimpleNamespace(findings=[], stages=[])
+
+    monkeypatch.setattr(operators, "make_plan", make_plan)
+    monkeypatch.setattr(operators, "save_plan", lambda plan: Path("/runs/r/plan.json"))
+    with DAG("d", schedule=None):
+        plan = PlanOperator()
+        ConvertHfToMcore()
+    context = {"params": {"recipe": "tiny", "lr": None}, **dag_run(conf={"recipe": "tiny", "trian_iters": 3})}
+    assert plan.execute(context) == {"plan": "/runs/r/plan.json"}
+    assert seen["request"] == {"recipe": "tiny", "lr": None, "trian_iters": 3}
+    assert [stage.name for stage in seen["stages"]] == ["convert_hf_to_mcore"]
+
+
+def test_a_refusal_fails_the_plan_at_once_with_the_whole_report(monkeypatch):
+    def make_plan(request, *, stages, run_id):
+        raise BadInput("two findings:\n  lr: ...\n  seed: ...")
+
+    monkeypatch.setattr(operators, "make_plan", make_plan)
+    with DAG("d", schedule=None, default_args={"retries": 2}):
+        plan = PlanOperator()
+    assert plan.retries == 0
+    with pytest.raises(AirflowFailException, match=r"lr: .*\n.*seed"):
+        plan.execute({"params": {}, **dag_run()})
+
+
+def test_run_ids_become_folder_names_that_stay_apart():
+    names = {
+        safe_run_id(SimpleNamespace(dag_id=dag, run_id=run))
+        for dag, run in [
+            ("d", "manual__2026-01-01T00:00:00+00:00"),
+            ("d", "manual__2026-01-01T00-00-00-00-00"),
+            ("e", "x/../y"),
+            ("e", "x-..-y"),
+        ]
+    }
+    assert len(names) == 4
+    assert all("/" not in name and ":" not in name for name in names)
