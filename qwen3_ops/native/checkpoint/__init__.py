@@ -1,0 +1,1 @@
+"""Checkpoints: Hugging Face folders and Megatron-mcore checkpoints, exactly and safely."""

@@ -1,0 +1,162 @@
+"""Reading the pickle inside a ``model_optim_rng.pt`` without trusting it.
+
+A pickle is a program: it names callables and calls them. Here a name is never imported; the
+few names that Megatron's files hold are mapped to stand-ins of our own that can only make
+plain data, and any other name refuses the file. A pickle can also try to change what it was
+given (the BUILD instruction), so that every stand-in is immutable to it. Tensors come out as
+descriptions (`StoredTensor`), no weight is touched. numpy arrays (``rng_state``) come out as
+`OPAQUE`: nothing here needs them, and numpy trusts the state that a pickle gives it.
+
+Neither megatron nor numpy needs to be installed.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+import torch
+
+from qwen3_ops.native.checkpoint.dtypes import STORAGE_CLASSES
+
+
+class ModelType(Enum):
+    """Stands for ``megatron.core.enums.ModelType``."""
+
+    encoder_or_decoder = 1
+    encoder_and_decoder = 2
+    retro_encoder = 3
+    retro_decoder = 4
+
+
+class StoredTensor(NamedTuple):
+    """A tensor as the pickle describes it: ``offset`` and ``stride`` in elements of its storage."""
+
+    storage: str
+    dtype: torch.dtype
+    storage_numel: int
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Opaque:
+    """Something that a file may hold and that nothing here reads."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        """The state is dropped."""
+
+
+OPAQUE = Opaque()
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: torch.dtype
+    numel: int
+
+
+class _StorageClass(NamedTuple):
+    dtype: torch.dtype
+
+
+class _Callable:
+    """A callable that a pickle may call and can not change."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def __call__(self, *args: object) -> object:
+        return self._function(*args)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a pickle may not change a callable")
+
+
+class _Arguments(Namespace):
+    """``argparse.Namespace`` while it is read; BUILD on the class itself fails for want of ``self``."""
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise pickle.UnpicklingError("the state of args is not a dictionary")
+        self.__dict__.update(state)
+
+
+def _rebuild_tensor(storage: object, offset: object, shape: object, stride: object, *_: object) -> StoredTensor:
+    """``torch._utils._rebuild_tensor_v2``; what follows (requires_grad, hooks) does not matter here."""
+    if not isinstance(storage, _Storage) or not isinstance(offset, int):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    sizes, strides = _sizes(shape), _sizes(stride)
+    end = offset + 1 + sum((size - 1) * step for size, step in zip(sizes, strides, strict=True))
+    if offset < 0 or (0 not in sizes and end > storage.numel):
+        raise pickle.UnpicklingError("a tensor reaches beyond its storage")
+    return StoredTensor(storage.key, storage.dtype, storage.numel, offset, sizes, strides)
+
+
+def _sizes(value: object) -> tuple[int, ...]:
+    if not isinstance(value, tuple) or not all(type(size) is int and size >= 0 for size in value):
+        raise pickle.UnpicklingError("a tensor's shape is not a tuple of sizes")
+    return value
+
+
+def _opaque(*_: object) -> Opaque:
+    return OPAQUE
+
+
+_ADMITTED: dict[tuple[str, str], object] = {
+    ("argparse", "Namespace"): _Arguments,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("megatron.core.enums", "ModelType"): _Callable(ModelType),
+    ("torch._utils", "_rebuild_tensor_v2"): _Callable(_rebuild_tensor),
+    **{("torch", name): _StorageClass(dtype) for name, dtype in STORAGE_CLASSES.items()},
+    **{("torch", str(dtype).removeprefix("torch.")): dtype for dtype in STORAGE_CLASSES.values()},
+    # rng_state: numpy arrays, by numpy 1's names and by numpy 2's
+    ("numpy.core.multiarray", "_reconstruct"): _Callable(_opaque),
+    ("numpy._core.multiarray", "_reconstruct"): _Callable(_opaque),
+    ("numpy", "ndarray"): OPAQUE,
+    ("numpy", "dtype"): _Callable(_opaque),
+    ("_codecs", "encode"): _Callable(_opaque),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is not something that a checkpoint holds") from None
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        """``("storage", class, key, location, number of elements)``, as torch writes it."""
+        match pid:
+            case ("storage", _StorageClass(dtype=dtype), str(key), str(), int(numel)) if numel >= 0:
+                return _Storage(key, dtype, numel)
+        raise pickle.UnpicklingError("a storage is described in an unknown way")
+
+
+def unpickle(data: bytes) -> dict[str, Any]:
+    """The top-level dictionary of a checkpoint's ``data.pkl``; ``args`` is a plain Namespace.
+
+    Raises:
+        pickle.UnpicklingError: not a checkpoint's pickle, or one that names anything else.
+    """
+    try:
+        content = _Unpickler(io.BytesIO(data)).load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # a damaged pickle fails in as many ways as there are instructions
+        raise pickle.UnpicklingError(f"damaged: {type(error).__name__}: {error}") from error
+    if not isinstance(content, dict):
+        raise pickle.UnpicklingError(f"the content is a {type(content).__name__}, not a dictionary")
+    if isinstance(content.get("args"), _Arguments):
+        content["args"] = Namespace(**vars(content["args"]))
+    return content
