@@ -13,6 +13,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.model import Dtype, ModelSpec
@@ -131,11 +132,16 @@ class Decoder(nn.Module):
 
 
 class Qwen3(nn.Module):
-    """The dense Qwen3 decoder."""
+    """The dense Qwen3 decoder.
+
+    Attributes:
+        recompute: keep only the layers' inputs for the backward pass and compute the rest again.
+    """
 
     def __init__(self, spec: ModelSpec, *, dtype: torch.dtype, device: torch.device | None = None) -> None:
         super().__init__()
         self.spec = spec
+        self.recompute = False
         self.embedding = Embedding(spec, device=device, dtype=dtype)
         self.decoder = Decoder(spec, device=device, dtype=dtype)
         if spec.untie_embeddings_and_output_weights:
@@ -175,7 +181,8 @@ class Qwen3(nn.Module):
         rope = rope_table(positions, head_dim=self.spec.kv_channels, base=self.spec.rotary_base, dtype=x.dtype)
         mask = attention_mask(s=s, past=past, padding=padding, device=input_ids.device)
         for layer in self.decoder.layers:
-            x = layer(x, rope, mask, cache)
+            again = self.recompute and torch.is_grad_enabled()
+            x = checkpoint(layer, x, rope, mask, cache, use_reentrant=False) if again else layer(x, rope, mask, cache)
         if cache is not None:
             cache.length += s
         return cast(Tensor, self.decoder.final_layernorm(x))

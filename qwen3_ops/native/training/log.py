@@ -73,7 +73,7 @@ class Scalars:
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)
 
     def step(self, report: StepReport) -> None:
         values = {

@@ -23,7 +23,12 @@ class AdamSettings:
 
     @classmethod
     def of(cls, flags: FLAGS) -> AdamSettings:
-        return cls(betas=(flags.adam_beta1, flags.adam_beta2), eps=flags.adam_eps, weight_decay=flags.weight_decay, clip_grad=flags.clip_grad)
+        return cls(
+            betas=(flags.adam_beta1, flags.adam_beta2),
+            eps=flags.adam_eps,
+            weight_decay=flags.weight_decay,
+            clip_grad=flags.clip_grad,
+        )
 
 
 class MixedPrecisionAdamW:
@@ -39,7 +44,7 @@ class MixedPrecisionAdamW:
         self._masters = {name: _master(parameter) for name, parameter in self._params.items()}
         for name, parameter in self._params.items():
             if self._masters[name] is not parameter:
-                parameter.register_post_accumulate_grad_hook(_adding_to(self._masters[name]))
+                parameter.register_post_accumulate_grad_hook(_GradientSum(self._masters[name]))  # type: ignore[no-untyped-call]
         decayed = [master for master in self._masters.values() if master.dim() > 1]
         others = [master for master in self._masters.values() if master.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -109,7 +114,7 @@ def _master(parameter: nn.Parameter) -> Tensor:
     return parameter if parameter.dtype == torch.float32 else parameter.detach().float().clone().requires_grad_()
 
 
-class _adding_to:  # noqa: N801
+class _GradientSum:
     """A hook that moves a parameter's gradient into its master's, in fp32."""
 
     def __init__(self, master: Tensor) -> None:

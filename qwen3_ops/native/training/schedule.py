@@ -57,7 +57,7 @@ def _falling(style: str, part: float) -> float:
         return 1.0 - part
     if style == "cosine":
         return 0.5 * (math.cos(math.pi * part) + 1.0)
-    return 2.0 * 0.5**part - 1.0
+    return 2.0 * math.pow(0.5, part) - 1.0
 
 
 def schedule_of(flags: FLAGS) -> Schedule:

@@ -1,0 +1,237 @@
+"""The training loop: steps, and what happens between them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from qwen3_ops.errors import Interrupted, QualityGate
+from qwen3_ops.events import Events
+from qwen3_ops.native.model import Qwen3
+from qwen3_ops.native.training.batches import MicroBatch, Samples, Splits
+from qwen3_ops.native.training.flags import FLAGS
+from qwen3_ops.native.training.log import Scalars, StepReport, floating_point_operations, validation_lines
+from qwen3_ops.native.training.loss import token_losses_mean
+from qwen3_ops.native.training.optimizer import MixedPrecisionAdamW
+from qwen3_ops.native.training.schedule import Schedule
+
+
+@dataclass(kw_only=True)
+class Position:
+    """How far a run is: all that the next step depends on besides weights and optimizer.
+
+    Attributes:
+        consumed_samples: number of the next training sample.
+        schedule_samples: where the learning rate's schedule stands; not the same after a start
+            from a converted checkpoint without ``--finetune``.
+    """
+
+    iteration: int = 0
+    consumed_samples: int = 0
+    schedule_samples: int = 0
+
+
+@dataclass(kw_only=True)
+class Totals:
+    """What this process did, for the outcome's metrics."""
+
+    losses: list[float] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class StopRequest:
+    """Set by SIGTERM or SIGINT; the loop ends after the step it is in."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        self.reason = signal.Signals(number).name
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        if threading.current_thread() is not threading.main_thread():  # only there handlers can be set
+            yield self
+            return
+        previous = {number: signal.signal(number, self._set) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """One run in one process.
+
+    Attributes:
+        save: writes a checkpoint of ``position``; None when nothing is kept.
+    """
+
+    flags: FLAGS
+    model: Qwen3
+    optimizer: MixedPrecisionAdamW
+    schedule: Schedule
+    splits: Splits
+    position: Position
+    events: Events
+    scalars: Scalars
+    save: Callable[[Position], None] | None
+    device: torch.device
+    totals: Totals = field(default_factory=Totals)
+
+    def run(self) -> None:
+        """Train to ``--train-iters``.
+
+        Raises:
+            Interrupted: by a signal or by ``--exit-duration-in-mins`` / ``--exit-interval``, after saving.
+            QualityGate: a loss or gradient norm is not finite; nothing of that step is kept.
+        """
+        flags, position = self.flags, self.position
+        started = time.monotonic()
+        interval = _Interval()
+        saved_at: int | None = None
+        with (
+            StopRequest().listening() as stop,
+            self.events.progress("training", total=flags.train_iters, unit="iterations", done=position.iteration) as bar,
+        ):
+            while position.iteration < flags.train_iters:
+                loss, norm, tokens = self._step()
+                interval.add(loss)
+                self.totals.losses.append(loss)
+                self.totals.tokens += tokens
+                if position.iteration % flags.log_interval == 0:
+                    self._report(interval, loss=loss, norm=norm)
+                    interval = _Interval()
+                bar.advance(loss=loss)
+                if position.iteration % flags.eval_interval == 0 and self.splits.validation is not None and not stop.reason:
+                    evaluations = position.iteration // flags.eval_interval - 1
+                    self._validate(self.splits.validation, evaluations, final=False)
+                reason = stop.reason or self._exit_reason(time.monotonic() - started)
+                due = flags.save_interval is not None and position.iteration % flags.save_interval == 0
+                if self.save is not None and (due or reason or position.iteration == flags.train_iters):
+                    self.save(position)
+                    saved_at = position.iteration
+                if reason and position.iteration < flags.train_iters:
+                    raise self._interrupted(reason, saved_at)
+        self.totals.seconds = time.monotonic() - started
+        if self.splits.validation is not None:
+            self._validate(self.splits.validation, position.iteration // flags.eval_interval, final=True)
+
+    def _step(self) -> tuple[float, float, int]:
+        """One optimizer step; returns loss, gradient norm and tokens."""
+        flags, position = self.flags, self.position
+        self.model.train()
+        losses: list[Tensor] = []
+        tokens = 0
+        for number in range(flags.micro_batches):
+            batch = self._micro_batch(self.splits.train, position.consumed_samples + number * flags.micro_batch_size)
+            loss = self._loss(batch)
+            (loss / flags.micro_batches).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            tokens += batch.num_tokens
+        self._require_finite(torch.stack(losses), "loss")
+        mean = float(torch.stack(losses).mean())
+        norm = self.optimizer.step(self.schedule.lr(position.schedule_samples))
+        position.iteration += 1
+        position.consumed_samples += flags.batch_size
+        position.schedule_samples += flags.batch_size
+        return mean, norm, tokens
+
+    def _micro_batch(self, samples: Samples, first: int) -> MicroBatch:
+        return samples.micro_batch(first, self.flags.micro_batch_size).to(self.device)
+
+    def _loss(self, batch: MicroBatch) -> Tensor:
+        return token_losses_mean(self.model.hidden_states(batch.tokens), self.model.output_weight, batch.labels)
+
+    def _require_finite(self, values: Tensor, what: str) -> None:
+        bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
+        if not bad:
+            return
+        first = self.position.consumed_samples + bad[0] * self.flags.micro_batch_size
+        records = self._micro_batch(self.splits.train, first).records
+        raise QualityGate(
+            f"the {what} of iteration {self.position.iteration + 1} is not a number",
+            value=f"micro batch with the records {', '.join(map(str, records))}",
+            source=self.flags.data_path[0],
+            remedy="Lower --lr or look at these records; the last saved checkpoint is untouched.",
+        )
+
+    def _report(self, interval: _Interval, *, loss: float, norm: float) -> None:
+        flags, position = self.flags, self.position
+        seconds = interval.seconds_per_iteration()
+        operations = floating_point_operations(self.model.spec, batch_size=flags.batch_size, seq_length=flags.seq_length)
+        report = StepReport(
+            iteration=position.iteration,
+            train_iters=flags.train_iters,
+            consumed_samples=position.consumed_samples,
+            batch_size=flags.batch_size,
+            seconds=seconds,
+            learning_rate=self.schedule.lr(position.schedule_samples),
+            lm_loss=interval.mean_loss(),
+            grad_norm=norm,
+            # Sequences of varying length are shorter than the formula counts: no figure is better than a wrong one.
+            teraflops=operations / seconds / 1e12 if flags.log_throughput and not flags.variable_seq_lengths else None,
+        )
+        print(report.line(), flush=True)
+        self.scalars.step(report)
+        self.events.metric(
+            step=position.iteration, lm_loss=report.lm_loss, learning_rate=report.learning_rate, grad_norm=norm, seconds=seconds
+        )
+
+    @torch.no_grad()
+    def _validate(self, samples: Samples, evaluations: int, *, final: bool) -> None:
+        """Mean loss over the next ``--eval-iters`` batches of ``samples``."""
+        flags, position = self.flags, self.position
+        self.model.eval()
+        first = evaluations * flags.eval_iters * flags.batch_size
+        micro_batches = flags.eval_iters * flags.micro_batches
+        losses = [self._loss(self._micro_batch(samples, first + n * flags.micro_batch_size)) for n in range(micro_batches)]
+        loss = float(torch.stack(losses).mean())
+        print(validation_lines(position.iteration, loss, final=final), flush=True)
+        self.scalars.validation(loss, iteration=position.iteration, consumed_samples=position.consumed_samples)
+        self.events.metric(step=position.iteration, validation_loss=loss)
+
+    def _exit_reason(self, seconds: float) -> str | None:
+        minutes, interval = self.flags.exit_duration_in_mins, self.flags.exit_interval
+        if minutes is not None and seconds >= minutes * 60:
+            return f"--exit-duration-in-mins {minutes}"
+        if interval is not None and self.position.iteration % interval == 0:
+            return f"--exit-interval {interval}"
+        return None
+
+    def _interrupted(self, reason: str, saved_at: int | None) -> Interrupted:
+        where = f"saved at iteration {saved_at}" if saved_at is not None else "nothing is saved: there is no --save"
+        return Interrupted(
+            f"training was stopped by {reason} after iteration {self.position.iteration} of {self.flags.train_iters}",
+            value=where,
+            source=self.flags.save,
+            remedy="Start it again without --finetune, --no-load-optim and --no-load-rng: it goes on from there.",
+        )
+
+
+class _Interval:
+    """Losses and time since the last log line."""
+
+    def __init__(self) -> None:
+        self._losses: list[float] = []
+        self._started = time.monotonic()
+
+    def add(self, loss: float) -> None:
+        self._losses.append(loss)
+
+    def mean_loss(self) -> float:
+        return sum(self._losses) / len(self._losses)
+
+    def seconds_per_iteration(self) -> float:
+        return (time.monotonic() - self._started) / len(self._losses)
