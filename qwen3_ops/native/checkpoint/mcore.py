@@ -112,10 +112,11 @@ def open_checkpoint(folder: Path, iteration: int | None = None) -> McoreCheckpoi
 def _dtype_of(rank: RankFile) -> torch.dtype:
     """The one dtype of a rank's tensors; where they differ, what args say."""
     found = {tensor.dtype for tensor in rank.model.values() if tensor is not None}
-    dtype = found.pop() if len(found) == 1 else getattr(rank.args, "params_dtype", None)
-    if dtype not in TORCH_DTYPES.values():
-        raise BadInput("the checkpoint's dtype is not bf16, fp16 or fp32", value=dtype, source=rank.path)
-    return dtype
+    dtype: object = found.pop() if len(found) == 1 else getattr(rank.args, "params_dtype", None)
+    for known in TORCH_DTYPES.values():
+        if dtype == known:
+            return known
+    raise BadInput("the checkpoint's dtype is not bf16, fp16 or fp32", value=dtype, source=rank.path)
 
 
 def write_checkpoint(
@@ -130,6 +131,7 @@ def write_checkpoint(
     lora_only: bool = False,
     make_vocab_size_divisible_by: int = 1,
     progress: Callable[[int], None] = lambda nbytes: None,
+    beside: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Cut ``state`` into ``folder/iter_<iteration>`` and publish it: the iteration's folder by a rename, then the tracker.
 
@@ -139,6 +141,7 @@ def write_checkpoint(
         extra_args: further fields of the file's ``args`` (LoRA's hyper-parameters, samples consumed, ...).
         lora_only: leave the base's weights out (``--lora-ckpt-filter``).
         progress: called with the bytes of each whole tensor written.
+        beside: called with the iteration's folder before it is published, to add files of its own (the trainer's state).
 
     Returns:
         The iteration's folder.
@@ -168,6 +171,7 @@ def write_checkpoint(
         with writing(folder):
             for pp in range(layout.pipeline_model_parallel_size):
                 _write_stage(staging, pp, state=state, model=model, layout=layout, args=args, lora=lora, lora_r=lora_r, progress=progress)
+            beside(staging)
             _replace(final, staging)
             write_tracker(folder, iteration)
     finally:

@@ -91,7 +91,7 @@ def build_args(
         "encoder_seq_length": model.max_position_embeddings,
         "vocab_size": model.padded_vocab_size,
     }
-    fields |= _QWEN3 | dict(extra)
+    fields |= {**_QWEN3, **extra}
     fields |= {
         "padded_vocab_size": padded_vocab_size,
         "tensor_model_parallel_size": layout.tensor_model_parallel_size,

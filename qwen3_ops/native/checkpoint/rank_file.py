@@ -169,7 +169,7 @@ class RankFileWriter:
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """The tensor's elements as little-endian bytes, row by row."""
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 class _StorageKey(NamedTuple):

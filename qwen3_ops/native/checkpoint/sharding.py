@@ -197,7 +197,7 @@ def to_hf(name: str, tensor: Tensor, model: ModelSpec) -> Sequence[Tensor]:
         head, groups = model.kv_channels, model.num_query_groups
         per_group = tensor.view(groups, -1, model.hidden_size)  # [ng, (q+2)*d, H]
         rows = [model.num_attention_heads // groups * head, head, head]
-        return [part.reshape(-1, model.hidden_size) for part in per_group.split(rows, dim=1)]
+        return [part.reshape(-1, model.hidden_size) for part in torch.split(per_group, rows, dim=1)]
     return tensor.chunk(2) if name.endswith("linear_fc1.weight") else [tensor]
 
 
