@@ -34,8 +34,7 @@ def with_suffix(prefix: Path, suffix: str) -> Path:
 class IndexedDatasetWriter:
     """Writes ``prefix.bin`` as sequences come and ``prefix.idx`` on :meth:`close`.
 
-    Used as a context manager; after an exception the index is not written, so that no reader takes
-    the half-made pair for a data set. Memory: 12 bytes a sequence, nothing for tokens.
+    Used as a context manager; after an exception nothing is left of the pair. Memory: 12 bytes a sequence, nothing for tokens.
     """
 
     def __init__(self, prefix: Path) -> None:
@@ -85,6 +84,7 @@ class IndexedDatasetWriter:
             self.close()
         else:
             self._bin.close()
+            with_suffix(self.prefix, ".bin").unlink(missing_ok=True)
 
 
 class IndexedDataset:

@@ -1,0 +1,97 @@
+"""What a record is once its columns are understood, and how a template writes it down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from qwen3_ops.native.data.templates import CONTENT, INDEX, Slots, Special, Template, Token
+from qwen3_ops.native.data.tools import describe_tools, function_call
+
+Role = Literal["user", "assistant", "observation", "function"]
+
+
+class Unusable(Exception):
+    """A record that can not become a sample; the text is the ledger's reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """Prompts at even places, answers at odd ones.
+
+    Attributes:
+        tools: the tools column as it came, usually JSON text.
+        notes: what was read in a way its author may not expect; each goes into the ledger.
+    """
+
+    messages: tuple[Message, ...]
+    system: str = ""
+    tools: object = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Elements of one prompt and its answer; each string is tokenized by itself."""
+
+    source: Slots
+    target: Slots
+
+
+def render(conversation: Conversation, template: Template) -> Iterator[Turn]:
+    """The turns as elements: texts, and tokens by name."""
+    opening = _system_text(conversation, template)
+    last = len(conversation.messages) - 2
+    for index in range(0, len(conversation.messages), 2):
+        prompt, answer = conversation.messages[index : index + 2]
+        source: Slots = template.prefix if index == 0 else template.separator
+        if index == 0 and opening is not None and not template.system_in_user:
+            source += _fill(template.system, opening)
+        content = prompt.content
+        if index == 0 and opening is not None and template.system_in_user:
+            content = "".join(slot for slot in _fill(template.system, opening) if isinstance(slot, str)) + content
+        source += _message(template, prompt.role, content, index, conversation.notes)
+        if index == last and template.thought:
+            source += (template.thought,)
+        yield Turn(source=source, target=_message(template, answer.role, answer.content, index + 1, conversation.notes))
+
+
+def _system_text(conversation: Conversation, template: Template) -> str | None:
+    system = conversation.system or template.default_system
+    if not conversation.tools:
+        return system or None
+    tools = describe_tools(conversation.tools, template.tools)
+    if tools is None:
+        conversation.notes.append("tools left out: not the JSON text of a list of functions, or the prompt type writes none")
+        return (system or None) if template.own else system  # other families' empty system part is the original's
+    return f"{system}\n\n{tools}" if template.tools == "qwen3" and system and tools else system + tools
+
+
+def _message(template: Template, role: Role, content: str, index: int, notes: list[str]) -> Slots:
+    slots = template.slots[role]
+    if role == "function":
+        call = function_call(content)
+        if call is None:
+            notes.append("function call without name and arguments: written empty")
+        name, arguments = call or ("", "")
+        return tuple(
+            slot.replace("{{name}}", name).replace("{{arguments}}", arguments) if isinstance(slot, str) else slot for slot in slots
+        )
+    return _fill(slots, content, turn=index // 2 if role == "user" else None)
+
+
+def _fill(slots: Slots, content: str, *, turn: int | None = None) -> Slots:
+    """Each text with its first ``{{content}}`` filled in, then its first ``{{idx}}`` (the user's own too)."""
+    return tuple(slot if isinstance(slot, Special | Token) else _fill_text(slot, content, turn) for slot in slots)
+
+
+def _fill_text(slot: str, content: str, turn: int | None) -> str:
+    text = slot.replace(CONTENT, content, 1)
+    return text if turn is None else text.replace(INDEX, str(turn), 1)

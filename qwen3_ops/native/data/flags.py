@@ -1,0 +1,85 @@
+"""Flags of ``preprocess-data``: those of MindSpeed-LLM's ``preprocess_data.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from qwen3_ops.flags import Flags
+from qwen3_ops.native.data.mapping import key_map
+from qwen3_ops.native.data.templates import TEMPLATES
+
+HandlerName = Literal["AlpacaStyleInstructionHandler", "SharegptStyleInstructionHandler", "GeneralPretrainHandler"]
+PRETRAIN: HandlerName = "GeneralPretrainHandler"
+
+
+class PreprocessFlags(Flags):
+    """What decides the bytes of a data set."""
+
+    INERT: ClassVar[Mapping[str, int]] = {
+        "--workers": 1,  # the tokenizer uses all cores; the bytes are the same for any number
+        "--n-subs": 1,  # likewise
+        "--log-interval": 1,
+        "--cache-dir": 1,  # nothing is cached: records are streamed
+        "--overwrite-cache": 0,
+        "--dataset-impl": 1,
+        "--seed": 1,  # nothing is drawn here
+        "--max-samples": 1,  # the original's other handlers read it, these do not
+        "--tokenizer-not-use-fast": 0,
+        "--make-vocab-size-divisible-by": 1,
+    }
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        "--pack": "packing is not built yet: leave it out, or use the mindspeed engine",
+        "--neat-pack": "packing is not built yet: leave it out, or use the mindspeed engine",
+        "--merge-group-keys": "merging of data sets is not built yet: give the folder of all inputs as --input",
+        "--streaming": "records are always streamed: leave it out",
+        "--split-sentences": "splitting into sentences is not built yet",
+        "--hf-datasets-params": "data sets are read from disk only: give files as --input",
+        "--script-data-dir": "data sets are read from disk only, loading scripts are not run",
+    }
+
+    input: Path
+    tokenizer_name_or_path: Path
+    output_prefix: Path
+    handler_name: HandlerName
+    tokenizer_type: Literal["PretrainedFromHF"] = "PretrainedFromHF"
+    prompt_type: str | None = None
+    map_keys: str | None = None
+    json_keys: tuple[str, ...] = ("text",)
+    seq_length: int | None = Field(default=None, gt=0)
+    append_eod: bool = False
+    pad_to_multiple_of: int = Field(default=1, gt=0)
+
+    @field_validator("prompt_type")
+    @classmethod
+    def _known_template(cls, name: str | None) -> str | None:
+        if name is not None and name not in TEMPLATES:
+            raise ValueError(f"unknown prompt type; known: {', '.join(TEMPLATES)}")
+        return name
+
+    @model_validator(mode="after")
+    def _fits_the_handler(self) -> PreprocessFlags:
+        if self.is_pretraining and (self.prompt_type or self.map_keys):
+            raise ValueError(f"--prompt-type and --map-keys do not go with {PRETRAIN}: texts are taken as they are")
+        if not self.is_pretraining:
+            if self.prompt_type is None:
+                raise ValueError("--prompt-type: required for instruction data")
+            if self.pad_to_multiple_of > 1:
+                raise ValueError(f"--pad-to-multiple-of goes with {PRETRAIN} only")
+            try:
+                key_map(self.handler_name, self.map_keys)
+            except ValueError as error:
+                raise ValueError(f"--map-keys: {error}") from error
+        if len(set(self.json_keys)) < len(self.json_keys):
+            raise ValueError("--json-keys: a column is named twice")
+        return self
+
+    @property
+    def is_pretraining(self) -> bool:
+        return self.handler_name == PRETRAIN
+
+
+FLAGS = PreprocessFlags

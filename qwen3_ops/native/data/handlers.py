@@ -1,0 +1,115 @@
+"""Records of the two instruction formats as conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qwen3_ops.native.data.conversation import Conversation, Message, Role, Unusable
+from qwen3_ops.native.data.mapping import Columns, KeyMap, Tags
+
+Record = Mapping[str, Any]
+Handler = Callable[[Record], Conversation]
+
+
+def instruction_handler(handler_name: str, keys: KeyMap) -> Handler:
+    if handler_name == "AlpacaStyleInstructionHandler":
+        return lambda record: from_alpaca(record, keys.columns)
+    return lambda record: from_sharegpt(record, keys.columns, keys.tags)
+
+
+def from_alpaca(record: Record, columns: Columns) -> Conversation:
+    """One question and answer, with earlier turns from the history column.
+
+    Raises:
+        Unusable: no answer, or a column is not of the type it must be.
+    """
+    notes: list[str] = []
+    messages = _history(_value(record, columns["history"]), notes)
+    parts = [_value(record, columns["prompt"]), _value(record, columns["query"])]
+    question = "\n".join(_text(part, "the instruction or its input") for part in parts if part)
+    answers = _answers(_value(record, columns["response"]))
+    system = _text(_value(record, columns["system"]) or "", "the system column")
+    if len(answers) > 1:
+        # The original writes an empty turn in place of such a record; its bytes are kept, its silence is not.
+        notes.append("more than one answer in a list: written as one empty turn")
+        return Conversation(messages=_turn("", ""), system=system, notes=notes)
+    return Conversation(messages=(*messages, *_turn(question, answers[0])), system=system, notes=notes)
+
+
+def _answers(response: Any) -> list[str]:
+    answers = response if isinstance(response, list) else [response]
+    if not answers or answers == [None]:
+        raise Unusable("no answer")
+    return [_text(answer, "the answer") for answer in answers]
+
+
+def _history(history: Any, notes: list[str]) -> tuple[Message, ...]:
+    if not history:
+        return ()
+    if not isinstance(history, list):
+        notes.append("history is not a list: left out")
+        return ()
+    messages: tuple[Message, ...] = ()
+    for pair in history:
+        if isinstance(pair, dict):
+            notes.append("history holds objects: their keys are written, not their values")
+        if not isinstance(pair, list | dict) or len(pair) != 2:
+            raise Unusable("history is not made of pairs")
+        question, answer = pair
+        messages += _turn(_text(question, "the history"), _text(answer, "the history"))
+    return messages
+
+
+def _turn(question: str, answer: str) -> tuple[Message, Message]:
+    return Message(role="user", content=question), Message(role="assistant", content=answer)
+
+
+def from_sharegpt(record: Record, columns: Columns, tags: Tags) -> Conversation:
+    """A list of messages, each with a role and a content.
+
+    Raises:
+        Unusable: no messages, roles out of turn, a question without an answer, or a wrong type.
+    """
+    messages = _value(record, columns["messages"])
+    if not isinstance(messages, list) or not messages:
+        raise Unusable("no messages")
+    if not all(isinstance(message, dict) for message in messages):
+        raise Unusable("a message is not an object")
+    system: Any = _value(record, columns["system"])
+    if tags.system_tag is not None and messages[0].get(tags.role_tag) == tags.system_tag:
+        system, messages = messages[0].get(tags.content_tag), messages[1:]
+    prompts, answers = _roles(tags)
+    notes: list[str] = []
+    kept: list[Message] = []
+    for index, message in enumerate(messages):
+        role = (answers if index % 2 else prompts).get(str(message.get(tags.role_tag)))
+        if role is None:
+            raise Unusable("roles out of turn")
+        content = message.get(tags.content_tag)
+        if content is None:
+            notes.append("a message without content: left out")
+        else:
+            kept.append(Message(role=role, content=_text(content, "a message's content")))
+    if not kept or len(kept) % 2:
+        raise Unusable("a question without an answer")
+    return Conversation(
+        messages=tuple(kept), system=_text(system or "", "the system text"), tools=_value(record, columns["tools"]), notes=notes
+    )
+
+
+def _roles(tags: Tags) -> tuple[Mapping[str | None, Role], Mapping[str | None, Role]]:
+    """Roles by their name in the data: at even places, at odd ones."""
+    prompts: dict[str | None, Role] = {tags.observation_tag: "observation", tags.user_tag: "user"}
+    answers: dict[str | None, Role] = {tags.function_tag: "function", tags.assistant_tag: "assistant"}
+    return prompts, answers
+
+
+def _value(record: Record, column: str | None) -> Any:
+    return None if column is None else record.get(column)
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise Unusable(f"{what} is not text")
+    return value

@@ -1,0 +1,160 @@
+"""Records to token ids: the two kinds of data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from qwen3_ops.native.data.conversation import Turn, Unusable, render
+from qwen3_ops.native.data.flags import PreprocessFlags
+from qwen3_ops.native.data.handlers import instruction_handler
+from qwen3_ops.native.data.ledger import Ledger
+from qwen3_ops.native.data.mapping import key_map
+from qwen3_ops.native.data.templates import TEMPLATES, Slots, Special, Token
+from qwen3_ops.native.data.tokenizer import Tokenizer
+
+IGNORE_INDEX = -100
+_EASILY_FORGOTTEN = ("system", "history", "tools")
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Token ids by output file; how many tokens that is, and how many of them are trained."""
+
+    ids: Mapping[str, Sequence[int]]
+    tokens: int
+    trainable: int
+
+
+class Encoder(Protocol):
+    """Makes samples of records."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Read from the data; each must be there."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the .bin/.idx pairs, between prefix and ``_document``."""
+
+    def encode(self, rows: Sequence[tuple[int, Record]], ledger: Ledger) -> Iterator[tuple[int, Sample]]:
+        """(row, sample) of every usable record, in order; the ledger hears of the others."""
+
+    def unmapped(self, columns: Iterable[str]) -> list[str]:
+        """Columns of the data that are likely to be meant, but are not read."""
+
+
+class InstructionEncoder:
+    """Conversations: every answer is trained, prompts are not."""
+
+    outputs = ("packed_input_ids", "packed_attention_mask", "packed_labels")
+
+    def __init__(self, flags: PreprocessFlags, tokenizer: Tokenizer, prompt_type: str) -> None:
+        keys = key_map(flags.handler_name, flags.map_keys)
+        self.columns = keys.used_columns
+        self._handler = instruction_handler(flags.handler_name, keys)
+        self._template = TEMPLATES[prompt_type]
+        self._tokenizer = tokenizer
+        self._append_eod = flags.append_eod
+
+    def unmapped(self, columns: Iterable[str]) -> list[str]:
+        return [name for name in _EASILY_FORGOTTEN if name in columns and name not in self.columns]
+
+    def encode(self, rows: Sequence[tuple[int, Record]], ledger: Ledger) -> Iterator[tuple[int, Sample]]:
+        rendered: list[tuple[int, list[Turn]]] = []
+        for row, record in rows:
+            try:
+                conversation = self._handler(record)
+            except Unusable as reason:
+                ledger.dropped[str(reason)].add(row)
+                continue
+            rendered.append((row, list(render(conversation, self._template))))
+            for note in dict.fromkeys(conversation.notes):
+                ledger.notes[note].add(row)
+        ids = self._encode_elements(turn for _, turns in rendered for turn in turns)
+        for row, turns in rendered:
+            sample = self._join(turns, ids)
+            if sample is None:
+                ledger.dropped["no text at all"].add(row)
+            else:
+                yield row, sample
+
+    def _encode_elements(self, turns: Iterable[Turn]) -> dict[str, list[int]]:
+        """Ids of every different text: markers and separators are encoded once a batch."""
+        texts = list({slot: None for turn in turns for slot in (*turn.source, *turn.target) if isinstance(slot, str) and slot})
+        return dict(zip(texts, self._tokenizer.encode_batch(texts), strict=True))
+
+    def _join(self, turns: Sequence[Turn], encoded: Mapping[str, list[int]]) -> Sample | None:
+        eos = self._tokenizer.eos_token_id
+        input_ids: list[int] = []
+        labels: list[int] = []
+        for number, turn in enumerate(turns):
+            source, target = self._ids(turn.source, encoded), self._ids(turn.target, encoded)
+            masked = [IGNORE_INDEX] * len(source)
+            if number and masked and self._template.efficient_eos:
+                masked[0] = eos
+            input_ids += source + target
+            labels += masked + target
+        if not input_ids:
+            return None
+        endings = [eos] * (self._template.efficient_eos + self._append_eod)
+        input_ids, labels = input_ids + endings, labels + endings
+        trainable = len(labels) - labels.count(IGNORE_INDEX)
+        ids = dict(zip(self.outputs, (input_ids, [1] * len(input_ids), labels), strict=True))
+        return Sample(ids=ids, tokens=len(input_ids), trainable=trainable)
+
+    def _ids(self, slots: Slots, encoded: Mapping[str, list[int]]) -> list[int]:
+        ids: list[int] = []
+        for slot in slots:
+            if isinstance(slot, str):
+                ids += encoded[slot] if slot else []
+            elif isinstance(slot, Token):
+                ids.append(self._tokenizer.id_of(slot.text))
+            elif slot is Special.EOS:
+                ids.append(self._tokenizer.eos_token_id)
+            elif self._tokenizer.bos_token_id is not None:
+                ids.append(self._tokenizer.bos_token_id)
+        return ids
+
+
+class PretrainEncoder:
+    """Plain texts, one pair of files a column."""
+
+    def __init__(self, flags: PreprocessFlags, tokenizer: Tokenizer) -> None:
+        self.columns = self.outputs = flags.json_keys
+        self._tokenizer = tokenizer
+        self._unit = flags.pad_to_multiple_of
+        self._end = [tokenizer.eos_token_id] if flags.append_eod else []
+
+    def unmapped(self, columns: Iterable[str]) -> list[str]:
+        return []
+
+    def encode(self, rows: Sequence[tuple[int, Record]], ledger: Ledger) -> Iterator[tuple[int, Sample]]:
+        usable = [(row, record) for row, record in rows if self._check(row, record, ledger)]
+        by_column = {
+            name: self._tokenizer.encode_batch([record[name] for _, record in usable], add_special_tokens=True) for name in self.columns
+        }
+        for place, (row, record) in enumerate(usable):
+            ids = {name: self._padded(by_column[name][place]) for name in self.columns if record[name]}
+            tokens = sum(map(len, ids.values()))
+            yield row, Sample(ids=ids, tokens=tokens, trainable=tokens)
+
+    def _check(self, row: int, record: Record, ledger: Ledger) -> bool:
+        texts = [record.get(name) for name in self.columns]
+        if not all(isinstance(text, str) for text in texts):
+            ledger.dropped["a column is not text"].add(row)
+            return False
+        if not any(texts):
+            ledger.dropped["empty text"].add(row)
+            return False
+        return True
+
+    def _padded(self, ids: list[int]) -> list[int]:
+        """With ``--pad-to-multiple-of``, a whole unit more where the length is a multiple already: the original's rule."""
+        if self._unit == 1:
+            return ids + self._end
+        missing = self._unit - len(ids) % self._unit - len(self._end)
+        return ids + [self._tokenizer.vocabulary_size] * missing + self._end
