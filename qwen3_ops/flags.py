@@ -80,11 +80,12 @@ class Flags(BaseModel):
             parsed = cls.model_validate(values)
         except ValidationError as error:
             for item in error.errors():
-                name = "--" + str(item["loc"][0]).replace("_", "-") if item["loc"] else "flags"
-                if item["type"] == "missing":
-                    problems.append(f"{name}: required")
-                else:
-                    problems.append(f"{name}: {item['msg']} (given: {item['input']!r})")
+                message = item["msg"].removeprefix("Value error, ")
+                if not item["loc"]:  # of the flags as a whole; the message names them
+                    problems.append(message)
+                    continue
+                name = "--" + str(item["loc"][0]).replace("_", "-")
+                problems.append(f"{name}: required" if item["type"] == "missing" else f"{name}: {message} (given: {item['input']!r})")
         if problems:
             raise BadInput("the command line can not be accepted:\n  " + "\n  ".join(problems), remedy="")
         return parsed

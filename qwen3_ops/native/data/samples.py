@@ -40,6 +40,10 @@ class Encoder(Protocol):
     def outputs(self) -> Sequence[str]:
         """Names of the .bin/.idx pairs, between prefix and ``_document``."""
 
+    @property
+    def columns_remedy(self) -> str:
+        """What to do when a column is not there."""
+
     def encode(self, rows: Sequence[tuple[int, Record]], ledger: Ledger) -> Iterator[tuple[int, Sample]]:
         """(row, sample) of every usable record, in order; the ledger hears of the others."""
 
@@ -51,6 +55,7 @@ class InstructionEncoder:
     """Conversations: every answer is trained, prompts are not."""
 
     outputs = ("packed_input_ids", "packed_attention_mask", "packed_labels")
+    columns_remedy = 'Name the right ones with --map-keys; \'{"query": ""}\' there switches a column off.'
 
     def __init__(self, flags: PreprocessFlags, tokenizer: Tokenizer, prompt_type: str) -> None:
         keys = key_map(flags.handler_name, flags.map_keys)
@@ -122,6 +127,8 @@ class InstructionEncoder:
 
 class PretrainEncoder:
     """Plain texts, one pair of files a column."""
+
+    columns_remedy = "Name the right ones with --json-keys."
 
     def __init__(self, flags: PreprocessFlags, tokenizer: Tokenizer) -> None:
         self.columns = self.outputs = flags.json_keys

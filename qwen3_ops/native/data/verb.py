@@ -92,7 +92,8 @@ def _write_all(
                 _write_batch(batch, encoder, writers, ledger, seq_length=seq_length)
                 progress.advance(int(size * batch.done) - done, records=ledger.records, tokens=ledger.tokens)
                 done = int(size * batch.done)
-            _check_columns(path, columns, encoder)
+            if columns:
+                _check_columns(path, columns, encoder)
             for name in encoder.unmapped(columns):
                 ledger.warn(f"the column {name} is not read: name it in --map-keys if it is meant")
 
@@ -102,7 +103,7 @@ def _check_columns(path: Path, columns: Collection[str], encoder: Encoder) -> No
     if lacking:
         raise BadInput(
             "no such column", value=f"{', '.join(lacking)}; there are: {', '.join(columns) or 'none'}", source=path,
-            remedy='Name the columns with --map-keys or --json-keys; --map-keys \'{"query": ""}\' switches one off.',
+            remedy=encoder.columns_remedy,
         )  # fmt: skip
 
 
