@@ -78,6 +78,9 @@ class McoreCheckpoint:
 
     def _check_rank(self, rank: RankFile, entries: list[Entry]) -> None:
         whole = {entry.key: entry.tensor for entry in entries if entry.tensor is not None}
+        if rank.iteration != self._ranks[0, 0].iteration:
+            both = f"{rank.iteration} and {self._ranks[0, 0].iteration}"
+            raise BadInput("the ranks are of different iterations", value=both, source=rank.path, remedy="Copy one whole checkpoint.")
         check_names((key for key, tensor in rank.model.items() if tensor is not None), whole, source=rank.path)
         wide = self.model.model_copy(update={"padded_vocab_size": self.padded_vocab_size})
         for key, name in whole.items():

@@ -61,7 +61,7 @@ class RankFile:
                 "the checkpoint file is truncated or damaged", value=error, source=path, remedy="Copy it again or use an older iteration."
             ) from error
         self.args = _expect(content, "args", Namespace, path)
-        self.iteration: int = content.get("iteration", 0)
+        self.iteration: int = _expect(content, "iteration", int, path)
         self.model: Mapping[str, StoredTensor | None] = _expect(content, "model", dict, path)
         for name, value in self.model.items():
             if not isinstance(name, str) or not (value is None or isinstance(value, StoredTensor)):

@@ -158,5 +158,6 @@ def unpickle(data: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise pickle.UnpicklingError(f"the content is a {type(content).__name__}, not a dictionary")
     if isinstance(content.get("args"), _Arguments):
-        content["args"] = Namespace(**vars(content["args"]))
+        fields = vars(content["args"]).items()
+        content["args"] = Namespace(**{name: value for name, value in fields if not isinstance(value, (Opaque, StoredTensor))})
     return content

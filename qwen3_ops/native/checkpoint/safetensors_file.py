@@ -1,0 +1,107 @@
+"""safetensors files: mapped for reading, written tensor by tensor in any order.
+
+The format: 8 bytes length of the header (little-endian), the header (JSON: name -> dtype, shape,
+``data_offsets``), then the tensors. Written as the library writes it: the names sorted, the
+header filled up with spaces to a multiple of 8.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qwen3_ops.errors import BadInput
+from qwen3_ops.native.checkpoint.dtypes import SAFETENSORS_DTYPES
+from qwen3_ops.native.checkpoint.rank_file import TensorSpec, as_bytes
+
+_LENGTH = struct.Struct("<Q")
+_MAX_HEADER = 100_000_000  # bytes; the library's own limit
+
+
+class SafetensorsFile:
+    """One file, opened: the header is read and checked, the tensors are mapped.
+
+    Raises:
+        BadInput: missing, truncated, damaged, or of a dtype that no weight has.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                # A private map: pages are read when touched, and a write never reaches the file.
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            (length,) = _LENGTH.unpack_from(self._map)
+            self._start = _LENGTH.size + length
+            if length > _MAX_HEADER or self._start > len(self._map):
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(self._map[_LENGTH.size : self._start])
+            header.pop("__metadata__", None)
+            self._entries = {name: self._entry(name, entry) for name, entry in header.items()}
+            self.specs: Mapping[str, TensorSpec] = {name: spec for name, (spec, _) in self._entries.items()}
+        except FileNotFoundError as error:
+            raise BadInput("a weights file is missing", value=path, remedy="Copy the whole model folder.") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            raise BadInput("the weights file is truncated or damaged", value=error, source=path, remedy="Copy it again.") from error
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor ``name``, mapped: its pages are read when they are used."""
+        spec, start = self._entries[name]
+        if not spec.numel:
+            return torch.empty(spec.shape, dtype=spec.dtype)
+        return torch.frombuffer(self._map, dtype=spec.dtype, count=spec.numel, offset=start).view(spec.shape)
+
+    def _entry(self, name: str, entry: Any) -> tuple[TensorSpec, int]:
+        dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise BadInput("a weight's dtype is not supported", value=f"{name} is {entry['dtype']}", source=self.path)
+        shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+        if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+            raise ValueError(f"the header's entry of {name}")
+        spec = TensorSpec(dtype, shape)
+        if end - begin != spec.nbytes or self._start + end > len(self._map):
+            raise ValueError(f"{name} reaches beyond the file")
+        return spec, self._start + begin
+
+
+class SafetensorsWriter:
+    """Writes one file; every tensor has its place from the start, so they may come in any order."""
+
+    def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
+        names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name in sorted(specs):
+            begin, end = end, end + specs[name].nbytes
+            header[name] = {"dtype": names[specs[name].dtype], "shape": list(specs[name].shape), "data_offsets": [begin, end]}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        self._specs = dict(specs)
+        self._places = {name: _LENGTH.size + len(text) + entry["data_offsets"][0] for name, entry in header.items() if name in specs}
+        self._file = path.open("wb")
+        self._file.write(_LENGTH.pack(len(text)) + text)
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        spec = self._specs.pop(name)
+        if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
+            raise ValueError(f"{name} {tensor.dtype} {tuple(tensor.shape)} came where {spec} was announced")
+        self._file.seek(self._places[name])
+        self._file.write(as_bytes(tensor))
+
+    def finish(self) -> None:
+        """Complete the file and bring it to the disk."""
+        if self._specs:
+            raise ValueError(f"{next(iter(self._specs))} was announced and not written")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
