@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import torch
@@ -33,6 +34,13 @@ def refuse_overwriting(flags: FLAGS) -> None:
             source="--save",
             remedy="Choose another folder, or continue that run: load from it, without --finetune.",
         )
+
+
+def remove_leftovers(flags: FLAGS) -> None:
+    """Delete what a save that was killed left under a temporary name."""
+    if flags.save is not None:
+        for leftover in (*flags.save.glob(".iter_*.tmp"), *flags.save.glob(".iter_*.old")):
+            shutil.rmtree(leftover)
 
 
 def load_model(flags: FLAGS, *, device: torch.device, events: Events) -> tuple[Qwen3, McoreCheckpoint | None]:

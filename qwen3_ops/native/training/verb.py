@@ -17,7 +17,7 @@ from qwen3_ops.native.training.log import Scalars
 from qwen3_ops.native.training.loop import Totals, Trainer
 from qwen3_ops.native.training.optimizer import AdamSettings, MixedPrecisionAdamW
 from qwen3_ops.native.training.schedule import schedule_of
-from qwen3_ops.native.training.start import load_model, refuse_overwriting, restore
+from qwen3_ops.native.training.start import load_model, refuse_overwriting, remove_leftovers, restore
 from qwen3_ops.verbs import Context, Outcome
 
 _ONE_THREAD_BELOW = 20_000_000  # parameters: handing work to threads costs more than it saves
@@ -33,6 +33,7 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
     """
     refuse_several_processes()
     refuse_overwriting(flags)
+    remove_leftovers(flags)
     spec = flags.model_spec()
     choose_threads(spec)
     device = torch.device("cpu")
