@@ -136,7 +136,7 @@ def writing(target: Path) -> Iterator[None]:
     """Turns the operating system's refusals to write into errors of the contract."""
     try:
         yield
-    except (PermissionError, NotADirectoryError) as error:
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise BadInput(
             "the output can not be written", value=error, source=target, remedy="Choose a folder this user may write to."
         ) from error
