@@ -41,7 +41,7 @@ class PlanOperator(BaseOperator):
         # Airflow checks the values of params, but lets unknown keys of conf through: the plan sees both.
         request = {**context["params"], **(context["dag_run"].conf or {})}
         try:
-            plan = make_plan(request, stages=stage_requests(self.dag), run_id=safe_run_id(context["dag_run"]))
+            plan = make_plan(request, stages=stage_requests(self.dag), run_id=name_of_run(context["dag_run"]))
         except BadInput as refusal:
             raise AirflowFailException(str(refusal)) from None
         for finding in plan.findings:
@@ -64,7 +64,7 @@ def stage_requests(dag: DAG) -> tuple[StageRequest, ...]:
     )
 
 
-def safe_run_id(dag_run: Any) -> str:
+def name_of_run(dag_run: Any) -> str:
     """A folder name for the DAG run; a digest keeps apart what replacing characters would make equal."""
     whole = f"{dag_run.dag_id}/{dag_run.run_id}"
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]

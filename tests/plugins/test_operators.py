@@ -17,7 +17,7 @@ from qwen3_airflow.operators import (
     PlanOperator,
     PrepareDataset,
     TrainLora,
-    safe_run_id,
+    name_of_run,
     stage_requests,
 )
 from qwen3_airflow.runtimes.base import Ended, Handle, Job
@@ -246,7 +246,7 @@ def test_a_refusal_fails_the_plan_at_once_with_the_whole_report(monkeypatch):
 
 def test_run_ids_become_folder_names_that_stay_apart():
     names = {
-        safe_run_id(SimpleNamespace(dag_id=dag, run_id=run))
+        name_of_run(SimpleNamespace(dag_id=dag, run_id=run))
         for dag, run in [
             ("d", "manual__2026-01-01T00:00:00+00:00"),
             ("d", "manual__2026-01-01T00-00-00-00-00"),

@@ -22,7 +22,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import qwen3_airflow
 from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job
 from qwen3_airflow.runtimes.procfs import Identity, identify, is_session_leader, with_variable
 from qwen3_ops.artifacts import write_atomically
@@ -32,7 +31,7 @@ JOB_VARIABLE = "QWEN3_OPS_JOB"
 
 PROCESS = "process.json"
 _CHUNK = 1 << 18  # bytes of log in one piece
-_PLUGINS = Path(qwen3_airflow.__file__).resolve().parent.parent
+_PLUGINS = Path(__file__).resolve().parents[2]
 
 
 class LocalRuntime:
@@ -96,7 +95,10 @@ class LocalRuntime:
             return
         write_atomically(handle.job_folder / PROCESS, json.dumps({**record, "stopping": True}))
         subprocess.Popen(
-            [sys.executable, "-m", "qwen3_airflow.runtimes.stopper", JOB_VARIABLE, str(handle.job_folder), str(grace)],
+            [
+                *(sys.executable, "-m", "qwen3_airflow.runtimes.stopper"),
+                *(JOB_VARIABLE, str(handle.job_folder), str(record["identity"]["pid"]), str(grace)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -48,22 +48,41 @@ def boot_id() -> str:
     return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def with_variable(name: str, value: str) -> Iterator[Identity]:
-    """Living processes of this user that were started with the environment variable ``name=value``."""
+def with_variable(name: str, value: str) -> set[Identity]:
+    """Living processes of this user that were started with the environment variable ``name=value``.
+
+    One that gave itself another title may have lost it from sight: see ``in_session``.
+    """
     wanted = f"{name}={value}".encode()
-    for entry in _PROC.iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
+
+    def carries(pid: int) -> bool:
         with contextlib.suppress(*_GONE):
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found = identify(int(entry.name))
-                if found is not None and found.is_alive():
-                    yield found
+            return wanted in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        return False
+
+    return {process for process in _living() if carries(process.pid)}
+
+
+def in_session(leader: int) -> set[Identity]:
+    """Living processes of the session that the process ``leader`` opened, whether or not it still lives."""
+    return {process for process in _living() if _session(process.pid) == leader}
 
 
 def is_session_leader(process: Identity) -> bool:
-    stat = _read_stat(process.pid)
-    return stat is not None and stat.session == process.pid
+    return _session(process.pid) == process.pid
+
+
+def _living() -> Iterator[Identity]:
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            process = identify(int(entry.name))
+            if process is not None and process.is_alive():
+                yield process
+
+
+def _session(pid: int) -> int | None:
+    stat = _read_stat(pid)
+    return None if stat is None else stat.session
 
 
 def _read_stat(pid: int) -> _Stat | None:

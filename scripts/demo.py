@@ -1,0 +1,109 @@
+"""`make demo`: the DAG qwen3_lora_sft on the tiny twin, through a real Airflow, in this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import local_airflow
+
+QUIET = {
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+    "AIRFLOW__LOGGING__LOG_FORMAT": "  %(message)s",
+    # The stages' own lines pass; how a task failed is told below the table of what was made.
+    "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "airflow.task.operators.qwen3_airflow=INFO task=CRITICAL",
+}
+
+
+class Observer:
+    """Tells in which task the run is, and remembers why tasks failed."""
+
+    def __init__(self, dag: Any) -> None:
+        self.failures: list[tuple[str, BaseException]] = []
+        for task in dag.tasks:
+            task.retries = 0  # someone is watching: tell at once instead of trying again
+            task.on_execute_callback = [self.started]
+            task.on_failure_callback = [self.failed]
+
+    def started(self, context: Any) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {context['ti'].task_id}", flush=True)
+
+    def failed(self, context: Any) -> None:
+        self.failures.append((context["ti"].task_id, context["exception"]))
+
+    def report(self) -> None:
+        from airflow.sdk.exceptions import AirflowException
+
+        for task_id, reason in self.failures:
+            if not isinstance(reason, AirflowException):
+                traceback.print_exception(reason)
+            print(f"\nfailed: {task_id}: {reason}", file=sys.stderr)
+
+
+def main() -> int:
+    demo = local_airflow.DEMO
+    session = local_airflow.start_session(demo / "airflow", demo / "twin", **QUIET)
+    end_everything_on_interrupt(session)
+    local_airflow.ensure_twin(demo / "twin")
+    local_airflow.ensure_database(demo / "airflow")
+
+    sys.path.insert(0, str(local_airflow.ROOT / "dags"))
+    from qwen3_lora_sft import dag
+
+    observer = Observer(dag)
+    started = time.monotonic()
+    run = dag.test(run_conf={"recipe": "tiny"})
+    seconds = time.monotonic() - started
+    if run.state != "success":
+        observer.report()
+        return 1
+    show(run, seconds=seconds)
+    return 0
+
+
+def end_everything_on_interrupt(session: str) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        from qwen3_airflow.runtimes.stopper import stop_all
+
+        print("\nStopping; `make demo` goes on from what is saved.", file=sys.stderr, flush=True)
+        stop_all(local_airflow.SESSION_VARIABLE, session, grace=30)
+        os._exit(130)  # an exception would only fail the task, and Airflow would go on
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def show(run: Any, *, seconds: float) -> None:
+    """The table, the losses, the accuracies, the exported model."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from qwen3_airflow.operators import name_of_run
+    from qwen3_ops.artifacts import read_manifest
+    from qwen3_ops.plan import load_plan
+    from qwen3_ops.recipes import RECIPES
+
+    plan = load_plan(Path(RECIPES["tiny"]().output_root) / "runs" / name_of_run(run) / "plan.json")
+    durations = {ti.task_id: ti.duration for ti in run.get_task_instances()}
+    table = Table("task", "seconds", "", "artifact", title=f"qwen3_lora_sft, {seconds:.0f} s", title_justify="left")
+    table.columns[1].justify = "right"
+    metrics = {}
+    for stage in plan.stages:
+        manifest = read_manifest(Path(stage.output))
+        metrics[stage.name] = {} if manifest is None else manifest.metrics
+        shown = os.path.relpath(stage.output)
+        table.add_row(stage.name, f"{durations[stage.name]:.1f}", "reused" if stage.reused else "made", shown)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    training = metrics["train_lora"]
+    console.print(f"training loss  first {training['first_loss']:.3f}, last {training['last_loss']:.3f}")
+    console.print(f"MMLU accuracy  base {metrics['mmlu_base']['accuracy']:.1%}, tuned {metrics['mmlu_tuned']['accuracy']:.1%}")
+    console.print(f"exported model {plan.stage('export_hf').output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
