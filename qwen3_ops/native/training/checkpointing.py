@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qwen3_ops.artifacts import write_atomically
-from qwen3_ops.errors import BadInput
+from qwen3_ops.errors import BadInput, Infrastructure
 from qwen3_ops.events import Events
 from qwen3_ops.native.checkpoint.mcore import write_checkpoint
 from qwen3_ops.native.model import Qwen3
@@ -142,12 +143,15 @@ def load_tensors(path: Path) -> Mapping[str, Tensor]:
     """Raises BadInput where the file is damaged."""
     try:
         tensors: Mapping[str, Tensor] = load_file(path)
-    except Exception as error:  # safetensors has no public exception of its own
+    except (SafetensorError, OSError) as error:
         raise BadInput("the file can not be read", value=error, source=path, remedy="Use an older iteration.") from error
     return tensors
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file(tensors, path)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # what the operating system said is only in its text
+        raise Infrastructure("the trainer's state can not be written", value=error, source=path, remedy="Is the disk full?") from error
     with path.open("rb") as file:
         os.fsync(file.fileno())

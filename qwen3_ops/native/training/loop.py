@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 import torch
@@ -19,7 +19,7 @@ from qwen3_ops.native.model import Qwen3
 from qwen3_ops.native.training.batches import MicroBatch, Samples, Splits
 from qwen3_ops.native.training.flags import FLAGS
 from qwen3_ops.native.training.log import Scalars, StepReport, floating_point_operations, validation_lines
-from qwen3_ops.native.training.loss import token_losses_mean
+from qwen3_ops.native.training.loss import IGNORED, token_losses_mean
 from qwen3_ops.native.training.optimizer import MixedPrecisionAdamW
 from qwen3_ops.native.training.schedule import Schedule
 
@@ -110,8 +110,8 @@ class Trainer:
                 interval.add(loss)
                 self.totals.losses.append(loss)
                 self.totals.tokens += tokens
+                self._report(interval, loss=loss, norm=norm)
                 if position.iteration % flags.log_interval == 0:
-                    self._report(interval, loss=loss, norm=norm)
                     interval = _Interval()
                 bar.advance(loss=loss)
                 if position.iteration % flags.eval_interval == 0 and self.splits.validation is not None and not stop.reason:
@@ -136,6 +136,8 @@ class Trainer:
         tokens = 0
         for number in range(flags.micro_batches):
             batch = self._micro_batch(self.splits.train, position.consumed_samples + number * flags.micro_batch_size)
+            if not (batch.labels != IGNORED).any():
+                self.events.warning(f"nothing to learn in a micro batch: records {', '.join(map(str, batch.records))}")
             loss = self._loss(batch)
             (loss / flags.micro_batches).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -168,6 +170,7 @@ class Trainer:
         )
 
     def _report(self, interval: _Interval, *, loss: float, norm: float) -> None:
+        """Every iteration to the events and to TensorBoard, every ``--log-interval`` to the log."""
         flags, position = self.flags, self.position
         seconds = interval.seconds_per_iteration()
         operations = floating_point_operations(self.model.spec, batch_size=flags.batch_size, seq_length=flags.seq_length)
@@ -178,16 +181,17 @@ class Trainer:
             batch_size=flags.batch_size,
             seconds=seconds,
             learning_rate=self.schedule.lr(position.schedule_samples),
-            lm_loss=interval.mean_loss(),
+            lm_loss=loss,
             grad_norm=norm,
             # Sequences of varying length are shorter than the formula counts: no figure is better than a wrong one.
             teraflops=operations / seconds / 1e12 if flags.log_throughput and not flags.variable_seq_lengths else None,
         )
-        print(report.line(), flush=True)
         self.scalars.step(report)
         self.events.metric(
-            step=position.iteration, lm_loss=report.lm_loss, learning_rate=report.learning_rate, grad_norm=norm, seconds=seconds
+            step=position.iteration, lm_loss=loss, learning_rate=report.learning_rate, grad_norm=norm, seconds=interval.last_seconds()
         )
+        if position.iteration % flags.log_interval == 0:
+            print(replace(report, lm_loss=interval.mean_loss()).line(), flush=True)
 
     @torch.no_grad()
     def _validate(self, samples: Samples, evaluations: int, *, final: bool) -> None:
@@ -221,17 +225,21 @@ class Trainer:
 
 
 class _Interval:
-    """Losses and time since the last log line."""
+    """Losses and times since the last log line."""
 
     def __init__(self) -> None:
         self._losses: list[float] = []
-        self._started = time.monotonic()
+        self._times = [time.monotonic()]
 
     def add(self, loss: float) -> None:
         self._losses.append(loss)
+        self._times.append(time.monotonic())
 
     def mean_loss(self) -> float:
         return sum(self._losses) / len(self._losses)
 
+    def last_seconds(self) -> float:
+        return self._times[-1] - self._times[-2]
+
     def seconds_per_iteration(self) -> float:
-        return (time.monotonic() - self._started) / len(self._losses)
+        return (self._times[-1] - self._times[0]) / len(self._losses)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_ops.errors import BadInput, QualityGate
+from qwen3_ops.errors import BadInput, Infrastructure, QualityGate
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker, write_checkpoint
 from qwen3_ops.native.training.batches import pad_token_id
 
@@ -118,3 +118,38 @@ def test_padding_token(tokenizer_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BadInput, match="no padding token"):
         pad_token_id(tmp_path)
+
+
+def test_a_damaged_optimizer_state(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:
+    save = tmp_path / "save"
+    train(edit.changed(short, save=save))
+    state = save / "iter_0000002" / "optimizer.safetensors"
+    state.write_bytes(state.read_bytes()[:-10])
+    with pytest.raises(BadInput, match=r"can not be read.*older iteration"):
+        train(edit.resumed(short, save=save, load=save))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    train: Train, short: list[str], edit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    from qwen3_ops.native.training import checkpointing
+
+    save, real, calls = tmp_path / "save", checkpointing.save_file, []
+
+    def full_from_the_third_on(tensors: Any, path: Path) -> None:
+        calls.append(path)
+        if len(calls) > 2:
+            path.write_bytes(b"half")
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpointing, "save_file", full_from_the_third_on)
+    with pytest.raises(Infrastructure, match="disk full"):
+        train(edit.changed(short, save=save, train_iters=4))
+    assert read_tracker(save) == 2
+    assert sorted(path.name for path in save.iterdir()) == ["iter_0000002", "latest_checkpointed_iteration.txt"]
+    monkeypatch.undo()
+    train(edit.resumed(short, save=save, load=save, train_iters=4))
+    assert read_tracker(save) == 4
