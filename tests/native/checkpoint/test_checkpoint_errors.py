@@ -1,0 +1,247 @@
+"""Bad input: a clear error of the contract, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from qwen3_ops.errors import BadInput
+from qwen3_ops.layout import ParallelLayout
+from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker, write_checkpoint
+
+TRACKER = "latest_checkpointed_iteration.txt"
+RANK = "iter_0000001/mp_rank_01_001/model_optim_rng.pt"
+
+
+@pytest.fixture
+def hf(make_hf) -> Path:
+    return make_hf(layers=4, heads=4, groups=2)
+
+
+@pytest.fixture
+def mg(hf, tmp_path, convert) -> Path:
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg", tp=2, pp=2)
+    return tmp_path / "mg"
+
+
+@pytest.fixture
+def adapter(golden, tmp_path) -> Path:
+    shutil.copytree(golden / "ckpt" / "lora_only_tp2pp4", tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def refused(convert, out: Path, match: str, **flags) -> BadInput:
+    with pytest.raises(BadInput, match=match) as caught:
+        convert(save_dir=out, **flags)
+    assert not out.exists() or not list(out.iterdir())
+    return caught.value
+
+
+def edit_weights(hf: Path, change) -> None:
+    tensors = load_file(hf / "model.safetensors")
+    change(tensors)
+    save_file(tensors, hf / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_truncated_rank_file(mg, tmp_path, convert):
+    data = (mg / RANK).read_bytes()
+    for size in (0, 10, len(data) // 2, len(data) - 1):
+        (mg / RANK).write_bytes(data[:size])
+        error = refused(convert, tmp_path / "out", "truncated or damaged", load="mg", save="mg", load_dir=mg)
+        assert str(error.source).endswith(RANK)
+
+
+def test_missing_rank_file(mg, tmp_path, convert):
+    shutil.rmtree((mg / RANK).parent)
+    refused(convert, tmp_path / "out", "a rank's file is missing", load="mg", save="mg", load_dir=mg)
+
+
+def test_missing_tracker(mg, tmp_path, convert):
+    (mg / TRACKER).unlink()
+    assert read_tracker(mg) is None
+    refused(convert, tmp_path / "out", "there is no checkpoint", load="mg", save="mg", load_dir=mg)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "latest", "1.5"])
+def test_wrong_tracker(mg, text):
+    (mg / TRACKER).write_text(text)
+    with pytest.raises(BadInput, match="tracker"):
+        read_tracker(mg)
+
+
+def test_ranks_of_different_iterations(mg, hf, tmp_path, convert):
+    checkpoint = open_checkpoint(mg)
+    write_checkpoint(mg, iteration=5, state=checkpoint.state(), model=checkpoint.model, layout=checkpoint.layout, dtype="bf16")
+    shutil.copy(mg / RANK, mg / RANK.replace("0000001", "0000005"))
+    refused(convert, tmp_path / "out", "different iterations", load="mg", save="mg", load_dir=mg)
+
+
+@pytest.mark.parametrize(
+    ("tp", "pp", "what"), [(1, 3, "4 layers"), (4, 1, "2 key/value groups"), (8, 1, "4 attention heads"), (3, 1, "heads")]
+)
+def test_layout_that_does_not_divide(hf, tmp_path, convert, tp, pp, what):
+    refused(convert, tmp_path / "out", what, load="hf", save="mg", load_dir=hf, tp=tp, pp=pp)
+
+
+@pytest.mark.parametrize("kind", ["llama2", "qwen3-moe"])
+def test_wrong_model_type(hf, tmp_path, convert, kind):
+    refused(convert, tmp_path / "out", "only dense Qwen3", load="hf", save="mg", load_dir=hf, model_type_hf=kind)
+
+
+def test_config_of_another_model(hf, tmp_path, convert):
+    config = json.loads((hf / "config.json").read_text())
+    (hf / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    refused(convert, tmp_path / "out", "model_type must be qwen3", load="hf", save="mg", load_dir=hf)
+
+
+def test_missing_tensor(hf, tmp_path, convert):
+    edit_weights(hf, lambda tensors: tensors.pop("model.layers.2.mlp.up_proj.weight"))
+    error = refused(convert, tmp_path / "out", "tensors are missing", load="hf", save="mg", load_dir=hf)
+    assert "model.layers.2.mlp.up_proj.weight" in str(error)
+
+
+def test_unknown_tensor(hf, tmp_path, convert):
+    edit_weights(hf, lambda tensors: tensors.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(3)}))
+    refused(convert, tmp_path / "out", "tensors are unknown", load="hf", save="mg", load_dir=hf)
+
+
+def test_wrong_shape(hf, tmp_path, convert):
+    edit_weights(hf, lambda tensors: tensors.update({"model.norm.weight": torch.zeros(3, dtype=torch.bfloat16)}))
+    error = refused(convert, tmp_path / "out", "wrong shape", load="hf", save="mg", load_dir=hf)
+    assert "model.norm.weight is [3], not [12]" in str(error)
+
+
+def test_nan(hf, tmp_path, convert):
+    edit_weights(hf, lambda tensors: tensors["model.layers.3.mlp.up_proj.weight"][0, 0].fill_(float("nan")))
+    refused(convert, tmp_path / "out", "weights hold NaN", load="hf", save="mg", load_dir=hf)
+
+
+def test_several_dtypes_need_a_choice(hf, tmp_path, convert):
+    edit_weights(hf, lambda tensors: tensors.update({"model.norm.weight": torch.ones(12)}))
+    refused(convert, tmp_path / "out", "several dtypes", load="hf", save="mg", load_dir=hf)
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "out", params_dtype="bf16")
+
+
+def test_truncated_and_missing_safetensors(hf, tmp_path, convert):
+    data = (hf / "model.safetensors").read_bytes()
+    for size in (0, 5, 100, len(data) - 1):
+        (hf / "model.safetensors").write_bytes(data[:size])
+        refused(convert, tmp_path / "out", "truncated or damaged", load="hf", save="mg", load_dir=hf)
+    (hf / "model.safetensors").unlink()
+    refused(convert, tmp_path / "out", "no safetensors", load="hf", save="mg", load_dir=hf)
+
+
+def test_index_that_leaves_its_folder(hf, tmp_path, convert):
+    (hf / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}))
+    refused(convert, tmp_path / "out", "names no files of its folder", load="hf", save="mg", load_dir=hf)
+
+
+def test_export_beside_the_base_weights(mg, hf, convert):
+    before = sorted(hf.iterdir())
+    with pytest.raises(BadInput, match="base weights are read-only") as caught:
+        convert(load="mg", save="hf", load_dir=mg, save_dir=hf)
+    assert "--save-dir NEW --hf-cfg-dir OLD" in str(caught.value)
+    assert sorted(hf.iterdir()) == before
+
+
+def test_export_with_the_config_of_another_model(mg, make_hf, tmp_path, convert):
+    for name, other in (("num_layers", {"layers": 2}), ("untie", {"tied": True, "layers": 4}), ("vocab", {"vocab": 99, "layers": 4})):
+        folder = make_hf(**other, name=name)
+        refused(convert, tmp_path / "out", "--hf-cfg-dir", load="mg", save="hf", load_dir=mg, hf_cfg_dir=folder)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"load": "hf", "save": "hf"},
+        {"load": "hf", "save": "mg", "lora_r": 8},
+        {"load": "mg", "save": "mg", "make_vocab_size_divisible_by": 8},
+        {"load": "mg", "save": "hf", "tp": 2},
+        {"load": "mg", "save": "mg", "params_dtype": "int8"},
+        {"load": "mg", "save": "mg", "num_layer_list": "1,3"},
+        {"load": "mg", "save": "mg", "target_expert_parallel_size": 2},
+        {"load": "mg", "save": "mg", "spec": ("mindspeed_llm.tasks.models.spec.other", "layer_spec")},
+    ],
+    ids=str,
+)
+def test_flags_that_are_refused(flags, mg, tmp_path, convert):
+    refused(convert, tmp_path / "out", "command line", load_dir=mg, **flags)
+
+
+def merge_golden(golden, adapter, **flags):
+    return {"load": "mg", "save": "mg", "load_dir": golden / "ckpt" / "mg_tp2pp4", "lora_load": adapter, **flags}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"lora_r": 8}, "16 by its tensors, 8 by --lora-r"),
+        ({"lora_alpha": 16}, "32 by its args, 16 by --lora-alpha"),
+        ({"lora_target_modules": ["linear_qkv"]}, "linear_qkv by --lora-target-modules"),
+    ],
+)
+def test_lora_flags_that_disagree(flags, said, golden, adapter, tmp_path, convert):
+    error = refused(convert, tmp_path / "out", "in doubt", **merge_golden(golden, adapter, **flags))
+    assert said in str(error)
+
+
+def test_adapter_without_a_tracker(golden, adapter, tmp_path, convert):
+    (adapter / TRACKER).unlink()
+    refused(convert, tmp_path / "out", "there is no checkpoint", **merge_golden(golden, adapter))
+
+
+def test_adapter_of_another_layout(golden, tmp_path, convert):
+    refused(convert, tmp_path / "out", "another layout", **merge_golden(golden, golden / "ckpt" / "lora_only_tp1pp1"))
+
+
+def test_adapter_without_lora(golden, tmp_path, convert):
+    refused(convert, tmp_path / "out", "no LoRA weights", **merge_golden(golden, golden / "ckpt" / "mg_tp2pp4"))
+
+
+def test_adapter_as_its_own_base(adapter, tmp_path, convert):
+    refused(convert, tmp_path / "out", "without its base", load="mg", save="mg", load_dir=adapter)
+
+
+def test_lora_flags_without_lora(mg, tmp_path, convert):
+    refused(convert, tmp_path / "out", "no LoRA", load="mg", save="mg", load_dir=mg, lora_r=16)
+
+
+def test_untrained_adapter(golden, adapter, tmp_path, convert):
+    checkpoint = open_checkpoint(adapter)
+    state = {name: tensor * 0 if ".lora_B." in name else tensor for name, tensor in checkpoint.full_state_dict().items()}
+    write_checkpoint(
+        adapter, iteration=200, state=state, model=checkpoint.model, layout=checkpoint.layout, dtype="bf16",
+        extra_args={"lora_alpha": 32}, lora_only=True,
+    )  # fmt: skip
+    refused(convert, tmp_path / "out", "changes nothing", **merge_golden(golden, adapter))
+
+
+def test_lora_alpha_from_the_manifest(golden, adapter, tmp_path, convert, monkeypatch):
+    """An adapter whose args name no targets says nothing of alpha: its manifest does."""
+    from qwen3_ops.native.checkpoint import lora
+
+    checkpoint = open_checkpoint(adapter)
+    checkpoint.args.lora_target_modules = []
+    with pytest.raises(BadInput, match="lora_alpha of the adapter is not known"):
+        lora.settings_of(checkpoint)
+    monkeypatch.setattr(lora, "facts_of", lambda manifest: {"lora_alpha": 64})
+    assert lora.settings_of(checkpoint).scale == 4.0
+    with pytest.raises(BadInput, match="64 by its manifest, 32 by --lora-alpha"):
+        lora.settings_of(checkpoint, given_alpha=32)
+
+
+def test_writing_fails_without_a_trace(mg, tmp_path):
+    """A state that breaks half-way leaves neither an iteration nor a tracker."""
+    checkpoint = open_checkpoint(mg)
+    state = dict(checkpoint.state())
+    state["output_layer.weight"] = state["output_layer.weight"][1:]
+    with pytest.raises(BadInput, match="wrong shape"):
+        write_checkpoint(tmp_path / "run", iteration=3, state=state, model=checkpoint.model, layout=ParallelLayout(), dtype="bf16")
+    assert list((tmp_path / "run").iterdir()) == []
+    with pytest.raises(BadInput, match="missing"):
+        write_checkpoint(tmp_path / "run", iteration=3, state={}, model=checkpoint.model, layout=ParallelLayout(), dtype="bf16")
