@@ -32,8 +32,6 @@ class PreprocessFlags(Flags):
         "--make-vocab-size-divisible-by": 1,
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "--pack": "packing is not built yet: leave it out, or use the mindspeed engine",
-        "--neat-pack": "packing is not built yet: leave it out, or use the mindspeed engine",
         "--merge-group-keys": "merging of data sets is not built yet: give the folder of all inputs as --input",
         "--streaming": "records are always streamed: leave it out",
         "--split-sentences": "splitting into sentences is not built yet",
@@ -50,6 +48,8 @@ class PreprocessFlags(Flags):
     map_keys: str | None = None
     json_keys: tuple[str, ...] = ("text",)
     seq_length: int | None = Field(default=None, gt=0)
+    pack: bool = False
+    neat_pack: bool = False
     append_eod: bool = False
     pad_to_multiple_of: int = Field(default=1, gt=0)
 
@@ -62,6 +62,10 @@ class PreprocessFlags(Flags):
 
     @model_validator(mode="after")
     def _fits_the_handler(self) -> PreprocessFlags:
+        if self.pack and (self.is_pretraining or self.seq_length is None):
+            raise ValueError("--pack: needs --seq-length, and goes with instruction data only")
+        if self.neat_pack and not self.pack:
+            raise ValueError("--neat-pack: needs --pack")
         if self.is_pretraining and (self.prompt_type or self.map_keys):
             raise ValueError(f"--prompt-type and --map-keys do not go with {PRETRAIN}: texts are taken as they are")
         if not self.is_pretraining:

@@ -76,6 +76,11 @@ class IndexedDatasetWriter:
                 index.write((offsets * 4).tobytes())
                 index.write(np.frombuffer(self._documents, dtype=np.int64).astype("<i8").tobytes())
 
+    def discard(self) -> None:
+        self._bin.close()
+        for suffix in (".bin", ".idx"):
+            with_suffix(self.prefix, suffix).unlink(missing_ok=True)
+
     def __enter__(self) -> IndexedDatasetWriter:
         return self
 
@@ -83,8 +88,7 @@ class IndexedDatasetWriter:
         if kind is None:
             self.close()
         else:
-            self._bin.close()
-            with_suffix(self.prefix, ".bin").unlink(missing_ok=True)
+            self.discard()
 
 
 class IndexedDataset:

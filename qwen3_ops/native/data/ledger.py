@@ -36,7 +36,8 @@ class Ledger:
 
     Attributes:
         about: what the data was made with and from.
-        tokens, trainable_tokens: of what was written; in pre-training every token is trained.
+        sequences: of the data set; packing puts several records into one.
+        tokens, trainable_tokens: of the records written, padding not counted; in pre-training every token is trained.
         dropped, notes: by reason; a noted record is written all the same.
         warnings: about the data set as a whole.
     """
@@ -44,6 +45,7 @@ class Ledger:
     about: Mapping[str, Any]
     records: int = 0
     written: int = 0
+    sequences: int = 0
     tokens: int = 0
     trainable_tokens: int = 0
     dropped: defaultdict[str, Tally] = field(default_factory=_tallies)
@@ -58,7 +60,7 @@ class Ledger:
     def metrics(self) -> dict[str, int]:
         return {
             "records": self.records, "written": self.written, "dropped": self.records - self.written,
-            "tokens": self.tokens, "trainable_tokens": self.trainable_tokens,
+            "sequences": self.sequences, "tokens": self.tokens, "trainable_tokens": self.trainable_tokens,
         }  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:

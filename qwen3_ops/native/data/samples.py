@@ -11,10 +11,11 @@ from qwen3_ops.native.data.flags import PreprocessFlags
 from qwen3_ops.native.data.handlers import instruction_handler
 from qwen3_ops.native.data.ledger import Ledger
 from qwen3_ops.native.data.mapping import key_map
+from qwen3_ops.native.data.sinks import IDS, LABELS, MASK
 from qwen3_ops.native.data.templates import TEMPLATES, Slots, Special, Token
 from qwen3_ops.native.data.tokenizer import Tokenizer
+from qwen3_ops.native.data.trainer_view import IGNORE_INDEX, fit_turn
 
-IGNORE_INDEX = -100
 _EASILY_FORGOTTEN = ("system", "history", "tools")
 
 Record = Mapping[str, Any]
@@ -27,6 +28,7 @@ class Sample:
     ids: Mapping[str, Sequence[int]]
     tokens: int
     trainable: int
+    cut: bool = False
 
 
 class Encoder(Protocol):
@@ -54,7 +56,7 @@ class Encoder(Protocol):
 class InstructionEncoder:
     """Conversations: every answer is trained, prompts are not."""
 
-    outputs = ("packed_input_ids", "packed_attention_mask", "packed_labels")
+    outputs = (IDS, MASK, LABELS)
     columns_remedy = 'Name the right ones with --map-keys; \'{"query": ""}\' there switches a column off.'
 
     def __init__(self, flags: PreprocessFlags, tokenizer: Tokenizer, prompt_type: str) -> None:
@@ -64,6 +66,7 @@ class InstructionEncoder:
         self._template = TEMPLATES[prompt_type]
         self._tokenizer = tokenizer
         self._append_eod = flags.append_eod
+        self._limit = flags.seq_length - 1 if flags.neat_pack and flags.seq_length else None
 
     def unmapped(self, columns: Iterable[str]) -> list[str]:
         return [name for name in _EASILY_FORGOTTEN if name in columns and name not in self.columns]
@@ -85,6 +88,8 @@ class InstructionEncoder:
             if sample is None:
                 ledger.dropped["no text at all"].add(row)
             else:
+                if sample.cut:
+                    ledger.notes["cut to fit into --seq-length"].add(row)
                 yield row, sample
 
     def _encode_elements(self, turns: Iterable[Turn]) -> dict[str, list[int]]:
@@ -96,20 +101,30 @@ class InstructionEncoder:
         eos = self._tokenizer.eos_token_id
         input_ids: list[int] = []
         labels: list[int] = []
+        whole = 0
         for number, turn in enumerate(turns):
             source, target = self._ids(turn.source, encoded), self._ids(turn.target, encoded)
+            whole += len(source) + len(target)
+            if self._limit is not None:
+                kept, answered = fit_turn(len(source), len(target), self._limit)
+                source, target = source[:kept], target[:answered]
             masked = [IGNORE_INDEX] * len(source)
             if number and masked and self._template.efficient_eos:
                 masked[0] = eos
             input_ids += source + target
             labels += masked + target
-        if not input_ids:
+        if not whole:
             return None
         endings = [eos] * (self._template.efficient_eos + self._append_eod)
         input_ids, labels = input_ids + endings, labels + endings
-        trainable = len(labels) - labels.count(IGNORE_INDEX)
-        ids = dict(zip(self.outputs, (input_ids, [1] * len(input_ids), labels), strict=True))
-        return Sample(ids=ids, tokens=len(input_ids), trainable=trainable)
+        if self._limit is not None and len(input_ids) > self._limit + 1:  # several turns, each cut by itself
+            input_ids, labels = input_ids[: self._limit], labels[: self._limit]
+        return Sample(
+            ids=dict(zip(self.outputs, (input_ids, [1] * len(input_ids), labels), strict=True)),
+            tokens=len(input_ids),
+            trainable=len(labels) - labels.count(IGNORE_INDEX),
+            cut=len(input_ids) < whole + len(endings),
+        )
 
     def _ids(self, slots: Slots, encoded: Mapping[str, list[int]]) -> list[int]:
         ids: list[int] = []

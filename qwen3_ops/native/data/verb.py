@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection
 from pathlib import Path
 
 from qwen3_ops.artifacts import write_atomically, writing
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.flags import PreprocessFlags
-from qwen3_ops.native.data.indexed import IndexedDatasetWriter
 from qwen3_ops.native.data.ledger import Ledger
 from qwen3_ops.native.data.readers import Batch, input_files, read_batches
-from qwen3_ops.native.data.samples import Encoder, InstructionEncoder, PretrainEncoder, Sample
+from qwen3_ops.native.data.samples import Encoder, InstructionEncoder, PretrainEncoder
+from qwen3_ops.native.data.sinks import PackingSink, PlainSink, Sink
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.verbs import Context, Outcome
 
@@ -34,6 +33,8 @@ def run(flags: PreprocessFlags, ctx: Context) -> Outcome:
         "output_prefix": flags.output_prefix.name,
         "seq_length": flags.seq_length,
         "append_eod": flags.append_eod,
+        "pack": flags.pack,
+        "neat_pack": flags.neat_pack,
         "map_keys": flags.map_keys,
         "json_keys": list(flags.json_keys) if flags.is_pretraining else None,
     }
@@ -41,14 +42,11 @@ def run(flags: PreprocessFlags, ctx: Context) -> Outcome:
     encoder = _encoder(flags, tokenizer, ledger)
     with writing(flags.output_prefix):
         flags.output_prefix.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(IndexedDatasetWriter(flags.output_prefix.with_name(f"{flags.output_prefix.name}_{name}_document")))
-            for name in encoder.outputs
-        }
-        _write_all(files, encoder, writers, ledger, seq_length=flags.seq_length, ctx=ctx)
+    with _sink(flags, encoder, tokenizer) as sink:
+        _write_all(files, encoder, sink, ledger, ctx)
         if not ledger.written:
             raise BadInput("no record is left", value=f"{flags.input}\n{ledger.table()}", source="--input")
+        ledger.sequences = sink.finish()
     with writing(flags.output_prefix):
         text = json.dumps(ledger.as_dict(), ensure_ascii=False, indent=2)
         write_atomically(flags.output_prefix.with_name(f"{flags.output_prefix.name}_ledger.json"), text + "\n")
@@ -71,15 +69,13 @@ def _encoder(flags: PreprocessFlags, tokenizer: Tokenizer, ledger: Ledger) -> En
     return InstructionEncoder(flags, tokenizer, flags.prompt_type)
 
 
-def _write_all(
-    files: list[Path],
-    encoder: Encoder,
-    writers: Mapping[str, IndexedDatasetWriter],
-    ledger: Ledger,
-    *,
-    seq_length: int | None,
-    ctx: Context,
-) -> None:
+def _sink(flags: PreprocessFlags, encoder: Encoder, tokenizer: Tokenizer) -> Sink:
+    if flags.pack and flags.seq_length is not None:
+        return PackingSink(flags.output_prefix, seq_length=flags.seq_length, pad_token_id=tokenizer.pad_token_id, neat=flags.neat_pack)
+    return PlainSink(flags.output_prefix, encoder.outputs, seq_length=flags.seq_length)
+
+
+def _write_all(files: list[Path], encoder: Encoder, sink: Sink, ledger: Ledger, ctx: Context) -> None:
     sizes = [path.stat().st_size // 1024 + 1 for path in files]
     with ctx.events.progress("preprocess-data", total=sum(sizes), unit="kB") as progress:
         for path, size in zip(files, sizes, strict=True):
@@ -89,7 +85,7 @@ def _write_all(
                 columns = batch.columns
                 if batch.has_schema:
                     _check_columns(path, columns, encoder)
-                _write_batch(batch, encoder, writers, ledger, seq_length=seq_length)
+                _write_batch(batch, encoder, sink, ledger)
                 progress.advance(int(size * batch.done) - done, records=ledger.records, tokens=ledger.tokens)
                 done = int(size * batch.done)
             if columns:
@@ -107,28 +103,17 @@ def _check_columns(path: Path, columns: Collection[str], encoder: Encoder) -> No
         )  # fmt: skip
 
 
-def _write_batch(
-    batch: Batch, encoder: Encoder, writers: Mapping[str, IndexedDatasetWriter], ledger: Ledger, *, seq_length: int | None
-) -> None:
+def _write_batch(batch: Batch, encoder: Encoder, sink: Sink, ledger: Ledger) -> None:
     rows = list(enumerate(batch.records, start=ledger.records))
     ledger.records += len(rows)
     for row, record in rows:
         if record is None:
             ledger.dropped["not readable as a record"].add(row)
     for row, sample in encoder.encode([(row, record) for row, record in rows if record is not None], ledger):
-        _write_sample(sample, row, writers, ledger, seq_length=seq_length)
-
-
-def _write_sample(sample: Sample, row: int, writers: Mapping[str, IndexedDatasetWriter], ledger: Ledger, *, seq_length: int | None) -> None:
-    """A record of ``seq_length`` tokens or more leaves an empty document behind: the original's index."""
-    too_long = seq_length is not None and max(map(len, sample.ids.values())) >= seq_length
-    for name, ids in sample.ids.items():
-        if not too_long:
-            writers[name].add_sequence(ids)
-        writers[name].end_document()
-    if too_long:
-        ledger.dropped[f"{seq_length} tokens or more"].add(row)
-        return
-    ledger.written += 1
-    ledger.tokens += sample.tokens
-    ledger.trainable_tokens += sample.trainable
+        reason = sink.add(sample.ids)
+        if reason is not None:
+            ledger.dropped[reason].add(row)
+            continue
+        ledger.written += 1
+        ledger.tokens += sample.tokens
+        ledger.trainable_tokens += sample.trainable

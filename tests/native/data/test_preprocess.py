@@ -38,6 +38,10 @@ def test_the_runbooks_commands_are_understood(golden, name):
         ([*ALPACA, "--pad-to-multiple-of", "8"], "goes with GeneralPretrainHandler only"),
         ([*ALPACA, "--streaming"], "always streamed"),
         ([*ALPACA, "--tokenizer-type", "Llama2Tokenizer"], "--tokenizer-type"),
+        ([*ALPACA, "--pack"], "--pack: needs --seq-length"),
+        ([*PRETRAIN, "--pack", "--seq-length", "8"], "instruction data only"),
+        ([*ALPACA, "--neat-pack", "--seq-length", "8"], "--neat-pack: needs --pack"),
+        ([*ALPACA, "--merge-group-keys", "a"], "not built yet"),
         ([*PRETRAIN, "--json-keys", "text", "text"], "named twice"),
         ([*ALPACA, "--seq-length", "0"], "--seq-length"),
     ],
@@ -53,7 +57,7 @@ def test_ledger_names_what_became_of_each_record(preprocess, write):
     text = "\n".join("{broken" if line is None else json.dumps(line) for line in lines)
     run = preprocess(["--input", str(write("a.jsonl", text)), *ALPACA, "--seq-length", "100"])
     ledger = run.ledger()
-    assert run.outcome.metrics == {"records": 11, "written": 1, "dropped": 10, "tokens": 44, "trainable_tokens": 2}
+    assert run.outcome.metrics == {"records": 11, "written": 1, "dropped": 10, "sequences": 1, "tokens": 44, "trainable_tokens": 2}
     assert {name: ledger[name] for name in run.outcome.metrics} == run.outcome.metrics
     assert ledger["dropped_by_reason"] == {
         "not readable as a record": {"count": 1, "rows": [1]},
@@ -84,6 +88,19 @@ def test_a_record_too_long_in_one_column_is_dropped_from_all(preprocess, write):
     assert "mixes records up" in run.ledger()["warnings"][0]
 
 
+def test_packing_says_what_it_dropped_or_cut_and_leaves_no_scratch(preprocess, golden, tmp_path):
+    argv = ["--input", str(golden / "data" / "inputs" / "alpaca.parquet"), *ALPACA, "--pack", "--seq-length", "512"]
+    packed = preprocess(argv)
+    assert packed.ledger()["dropped_by_reason"]["more than 512 tokens"]["count"] > 0
+    assert set(packed.read("packed_input_ids").sequence_lengths.tolist()) == {512}
+    neat = preprocess([*argv, "--neat-pack"])
+    assert neat.ledger()["notes"]["cut to fit into --seq-length"]["count"] > 0
+    assert neat.outcome.metrics["written"] > packed.outcome.metrics["written"]
+    trained = sum(int((labels != -100).sum()) for labels in neat.read("packed_labels"))
+    assert trained == neat.outcome.metrics["trainable_tokens"]
+    assert len(list((tmp_path / "out").iterdir())) == 7
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -107,7 +124,8 @@ def test_missing_input_and_tokenizer(preprocess, write, tmp_path):
         preprocess(["--input", str(write("a.jsonl", "{}")), *ALPACA, "--tokenizer-name-or-path", str(tmp_path)])
 
 
-def test_disk_full_in_the_middle(preprocess, golden, tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [[], ["--pack", "--seq-length", "512"]])
+def test_disk_full_in_the_middle(preprocess, golden, tmp_path, monkeypatch, more):
     add = IndexedDatasetWriter.add_sequence
 
     def full(self, ids):
@@ -118,7 +136,7 @@ def test_disk_full_in_the_middle(preprocess, golden, tmp_path, monkeypatch):
 
     monkeypatch.setattr(IndexedDatasetWriter, "add_sequence", full)
     with pytest.raises(Infrastructure, match="the disk is full"):
-        preprocess(["--input", str(golden / "data" / "inputs" / "alpaca.parquet"), *ALPACA])
+        preprocess(["--input", str(golden / "data" / "inputs" / "alpaca.parquet"), *ALPACA, *more])
     assert not list((tmp_path / "out").iterdir())
 
 
