@@ -2,95 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.model import ModelSpec
-from qwen3_ops.native.model import KVCache, Qwen3, build_model, load_full_state
+from qwen3_ops.native.model import KVCache, load_full_state
 
-SPEC = ModelSpec(
-    model_type="qwen3",
-    num_layers=3,
-    hidden_size=48,
-    ffn_hidden_size=80,
-    num_attention_heads=6,
-    num_query_groups=2,
-    kv_channels=12,
-    padded_vocab_size=97,
-    rotary_base=1_000_000,
-    norm_epsilon=1e-6,
-    max_position_embeddings=64,
-    untie_embeddings_and_output_weights=True,
-    params_dtype="fp32",
-)
-
-
-def to_mcore(state: dict[str, torch.Tensor], spec: ModelSpec) -> dict[str, torch.Tensor]:
-    """Written apart from the converter, so that neither can hide the other's mistake."""
-    d, per_group = spec.kv_channels, spec.num_attention_heads // spec.num_query_groups
-    full = {
-        "embedding.word_embeddings.weight": state["model.embed_tokens.weight"],
-        "decoder.final_layernorm.weight": state["model.norm.weight"],
-    }
-    if spec.untie_embeddings_and_output_weights:
-        full["output_layer.weight"] = state["lm_head.weight"]
-    for n in range(spec.num_layers):
-        hf, mg = f"model.layers.{n}.", f"decoder.layers.{n}."
-        q, k, v = (state[f"{hf}self_attn.{x}_proj.weight"] for x in "qkv")
-        rows = []
-        for group in range(spec.num_query_groups):
-            rows += [q[group * per_group * d : (group + 1) * per_group * d], k[group * d : (group + 1) * d], v[group * d : (group + 1) * d]]
-        full[mg + "self_attention.linear_qkv.weight"] = torch.cat(rows)
-        full[mg + "self_attention.linear_proj.weight"] = state[hf + "self_attn.o_proj.weight"]
-        full[mg + "self_attention.q_layernorm.weight"] = state[hf + "self_attn.q_norm.weight"]
-        full[mg + "self_attention.k_layernorm.weight"] = state[hf + "self_attn.k_norm.weight"]
-        full[mg + "input_layernorm.weight"] = state[hf + "input_layernorm.weight"]
-        full[mg + "pre_mlp_layernorm.weight"] = state[hf + "post_attention_layernorm.weight"]
-        full[mg + "mlp.linear_fc1.weight"] = torch.cat([state[hf + "mlp.gate_proj.weight"], state[hf + "mlp.up_proj.weight"]])
-        full[mg + "mlp.linear_fc2.weight"] = state[hf + "mlp.down_proj.weight"]
-    return full
-
-
-def both(spec: ModelSpec) -> tuple[Qwen3, Qwen3ForCausalLM]:
-    torch.manual_seed(7)
-    reference = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=spec.padded_vocab_size,
-            hidden_size=spec.hidden_size,
-            intermediate_size=spec.ffn_hidden_size,
-            num_hidden_layers=spec.num_layers,
-            num_attention_heads=spec.num_attention_heads,
-            num_key_value_heads=spec.num_query_groups,
-            head_dim=spec.kv_channels,
-            rope_theta=float(spec.rotary_base),
-            rms_norm_eps=spec.norm_epsilon,
-            max_position_embeddings=spec.max_position_embeddings,
-            tie_word_embeddings=not spec.untie_embeddings_and_output_weights,
-            attn_implementation="eager",
-        )
-    ).eval()
-    with torch.no_grad():
-        for parameter in reference.parameters():
-            parameter.normal_(mean=1.0 if parameter.dim() == 1 else 0.0, std=0.2)
-    model = build_model(spec, dtype=torch.float32)
-    load_full_state(model, to_mcore(reference.state_dict(), spec))
-    return model, reference
+Pair = Callable[[ModelSpec], Any]
 
 
 @pytest.mark.parametrize("untied", [True, False])
 @torch.no_grad()
-def test_logits_equal_transformers(untied: bool) -> None:
-    model, reference = both(SPEC.model_copy(update={"untie_embeddings_and_output_weights": untied}))
-    ids = torch.randint(0, SPEC.padded_vocab_size, (3, 17))
+def test_logits_equal_transformers(untied: bool, spec: ModelSpec, both: Pair) -> None:
+    model, reference = both(spec.model_copy(update={"untie_embeddings_and_output_weights": untied}))
+    ids = torch.randint(0, spec.padded_vocab_size, (3, 17))
     torch.testing.assert_close(model(ids), reference(ids).logits, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_left_padding_equals_transformers() -> None:
-    model, reference = both(SPEC)
-    ids = torch.randint(0, SPEC.padded_vocab_size, (2, 9))
+def test_left_padding_equals_transformers(spec: ModelSpec, both: Pair) -> None:
+    model, reference = both(spec)
+    ids = torch.randint(0, spec.padded_vocab_size, (2, 9))
     padding = torch.zeros(2, 9, dtype=torch.bool)
     padding[1, :4] = True
     positions = ((~padding).long().cumsum(-1) - 1).clamp(min=0)
@@ -101,20 +37,20 @@ def test_left_padding_equals_transformers() -> None:
 
 
 @torch.no_grad()
-def test_cache_changes_nothing() -> None:
-    model, _ = both(SPEC)
-    ids = torch.randint(0, SPEC.padded_vocab_size, (2, 11))
-    cache = KVCache(SPEC, batch=2, max_length=11, dtype=torch.float32)
+def test_cache_changes_nothing(spec: ModelSpec, both: Pair) -> None:
+    model, _ = both(spec)
+    ids = torch.randint(0, spec.padded_vocab_size, (2, 11))
+    cache = KVCache(spec, batch=2, max_length=11, dtype=torch.float32)
     pieces = [model(ids[:, :5], cache=cache), model(ids[:, 5:8], cache=cache)]
     pieces += [model(ids[:, n : n + 1], cache=cache) for n in range(8, 11)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_cache_rows_can_be_reordered() -> None:
-    model, _ = both(SPEC)
-    ids = torch.randint(0, SPEC.padded_vocab_size, (2, 6))
-    cache = KVCache(SPEC, batch=2, max_length=7, dtype=torch.float32)
+def test_cache_rows_can_be_reordered(spec: ModelSpec, both: Pair) -> None:
+    model, _ = both(spec)
+    ids = torch.randint(0, spec.padded_vocab_size, (2, 6))
+    cache = KVCache(spec, batch=2, max_length=7, dtype=torch.float32)
     model(ids, cache=cache)
     cache.reorder(torch.tensor([1, 1]))
     found = model(torch.tensor([[3], [3]]), cache=cache)
@@ -122,9 +58,9 @@ def test_cache_rows_can_be_reordered() -> None:
     torch.testing.assert_close(found, wanted.expand(2, -1, -1), rtol=0, atol=1e-5)
 
 
-def test_a_foreign_state_is_refused() -> None:
-    model, reference = both(SPEC)
-    state = to_mcore(reference.state_dict(), SPEC)
+def test_a_foreign_state_is_refused(spec: ModelSpec, both: Pair, as_mcore: Any) -> None:
+    model, reference = both(spec)
+    state = as_mcore(reference.state_dict(), spec)
     state["output_layer.weight"] = state["output_layer.weight"][:-1]
     state["decoder.layers.3.mlp.linear_fc2.weight"] = state.pop("decoder.layers.2.mlp.linear_fc2.weight")
     with pytest.raises(BadInput) as caught:
