@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from qwen3_ops.config import form_fields
 from qwen3_ops.plan import Plan
@@ -30,7 +30,7 @@ def print_plan(plan: Plan) -> None:
 
 def print_fields() -> None:
     recipes = {name: make() for name, make in RECIPES.items()}
-    table = Table("field", "type", "description")
+    table = Table(Column("field", no_wrap=True), "type", "description")
     for field in form_fields(recipes=recipes, default_recipe=DEFAULT_RECIPE):
         kinds = field.schema["enum"] if "enum" in field.schema else field.schema["type"]
         shown = " | ".join(str(kind) for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind not in (None, "null"))
@@ -43,7 +43,7 @@ def print_flags(verb: Verb) -> None:
     flags = verb.flags()
     console = Console(highlight=False)
     console.print(f"qwen3-ops {verb.name}: {verb.summary}\nThe flags are those of MindSpeed-LLM's {verb.script}.\n", markup=False)
-    table = Table("flag", "default", "meaning")
+    table = Table(Column("flag", no_wrap=True), "default", "meaning")
     for name, field in flags.model_fields.items():
         default = "required" if field.is_required() else "" if field.default in (None, False, ()) else str(field.default)
         table.add_row("--" + name.replace("_", "-"), default, field.description or "")
