@@ -1,0 +1,37 @@
+# Everything a visitor needs. Choices: PYTHON=python3.12, TORCH=path or requirement, TORCH_INDEX_URL=index of a torch build, PORT=8080.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+MADE := .venv/made-from-constraints
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo ui test lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(MADE) ## build .venv from the pinned constraints; nothing to do when it stands
+
+$(MADE): setup.cfg pyproject.toml constraints.txt scripts/make-venv
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX_URL="$(TORCH_INDEX_URL)" scripts/make-venv .venv
+	@touch $@
+
+demo: $(MADE) ## run the whole pipeline on the tiny twin through Airflow, show what it made
+	@$(BIN)/python scripts/demo.py
+
+ui: $(MADE) ## open Airflow on this machine, the twin's values in the form; Ctrl-C ends it
+	@$(BIN)/python scripts/ui.py $(if $(PORT),--port $(PORT))
+
+test: $(MADE) ## run every test: unit tests side by side, then a real Airflow
+	$(BIN)/python -m pytest -q -rs -n auto -m "not e2e"
+	$(BIN)/python -m pytest -q -rs -m e2e
+
+lint: $(MADE) ## ruff and mypy, as pre-commit runs them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove what demo, ui and tests left; .venv stays
+	rm -rf .demo .airflow build .pytest_cache .mypy_cache .ruff_cache
+	find dags plugins qwen3_ops scripts tests -name __pycache__ -prune -exec rm -rf {} +
