@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from qwen3_ops.native.data import thinking
 from qwen3_ops.native.data.templates import CONTENT, INDEX, Slots, Special, Template, Token
 from qwen3_ops.native.data.tools import describe_tools, function_call
 
@@ -14,6 +15,17 @@ Role = Literal["user", "assistant", "observation", "function"]
 
 class Unusable(Exception):
     """A record that can not become a sample; the text is the ledger's reason."""
+
+
+def check_text(texts: Iterable[Any]) -> None:
+    """Raises Unusable unless all are strings that UTF-8 can hold: JSON may escape half a character."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise Unusable("a column is not text")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise Unusable("text is not valid Unicode") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +58,30 @@ class Turn:
 
 
 def render(conversation: Conversation, template: Template) -> Iterator[Turn]:
-    """The turns as elements: texts, and tokens by name."""
+    """The turns as elements: texts, and tokens by name.
+
+    Raises:
+        Unusable: a function call can not be written.
+    """
     opening = _system_text(conversation, template)
-    last = len(conversation.messages) - 2
     for index in range(0, len(conversation.messages), 2):
         prompt, answer = conversation.messages[index : index + 2]
         source: Slots = template.prefix if index == 0 else template.separator
-        if index == 0 and opening is not None and not template.system_in_user:
-            source += _fill(template.system, opening)
         content = prompt.content
-        if index == 0 and opening is not None and template.system_in_user:
-            content = "".join(slot for slot in _fill(template.system, opening) if isinstance(slot, str)) + content
+        if index == 0 and opening is not None:
+            system = _fill(template.system, opening)
+            if template.system_in_user:
+                content = "".join(slot for slot in system if isinstance(slot, str)) + content
+            else:
+                source += system
         source += _message(template, prompt.role, content, index, conversation.notes)
-        if index == last and template.thought:
-            source += (template.thought,)
-        yield Turn(source=source, target=_message(template, answer.role, answer.content, index + 1, conversation.notes))
+        text = answer.content
+        if template.thought:
+            last = index + 2 == len(conversation.messages)
+            text = thinking.written(text, last=last) if answer.role == "assistant" else text
+            if last and not text.startswith(thinking.START):
+                source += (template.thought,)
+        yield Turn(source=source, target=_message(template, answer.role, text, index + 1, conversation.notes))
 
 
 def _system_text(conversation: Conversation, template: Template) -> str | None:
@@ -70,7 +91,7 @@ def _system_text(conversation: Conversation, template: Template) -> str | None:
     tools = describe_tools(conversation.tools, template.tools)
     if tools is None:
         conversation.notes.append("tools left out: not the JSON text of a list of functions, or the prompt type writes none")
-        return (system or None) if template.own else system  # other families' empty system part is the original's
+        return system if template.tools != "qwen3" else system or None  # the original writes an empty system part
     return f"{system}\n\n{tools}" if template.tools == "qwen3" and system and tools else system + tools
 
 
@@ -78,6 +99,8 @@ def _message(template: Template, role: Role, content: str, index: int, notes: li
     slots = template.slots[role]
     if role == "function":
         call = function_call(content)
+        if call is None and template.tools == "qwen3":
+            raise Unusable("a function call without name and arguments")
         if call is None:
             notes.append("function call without name and arguments: written empty")
         name, arguments = call or ("", "")

@@ -143,7 +143,7 @@ def _json_lines(lines: Iterable[bytes]) -> Iterator[Record | None]:
             continue
         try:
             record = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         yield record if isinstance(record, dict) else None
 

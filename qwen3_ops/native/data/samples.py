@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from qwen3_ops.native.data.conversation import Turn, Unusable, render
+from qwen3_ops.native.data.conversation import Turn, Unusable, check_text, render
 from qwen3_ops.native.data.flags import PreprocessFlags
 from qwen3_ops.native.data.handlers import instruction_handler
 from qwen3_ops.native.data.ledger import Ledger
@@ -76,10 +76,12 @@ class InstructionEncoder:
         for row, record in rows:
             try:
                 conversation = self._handler(record)
+                turns = list(render(conversation, self._template))
+                check_text(slot for turn in turns for slot in (*turn.source, *turn.target) if isinstance(slot, str))
             except Unusable as reason:
                 ledger.dropped[str(reason)].add(row)
                 continue
-            rendered.append((row, list(render(conversation, self._template))))
+            rendered.append((row, turns))
             for note in dict.fromkeys(conversation.notes):
                 ledger.notes[note].add(row)
         ids = self._encode_elements(turn for _, turns in rendered for turn in turns)
@@ -155,24 +157,26 @@ class PretrainEncoder:
         return []
 
     def encode(self, rows: Sequence[tuple[int, Record]], ledger: Ledger) -> Iterator[tuple[int, Sample]]:
-        usable = [(row, record) for row, record in rows if self._check(row, record, ledger)]
-        by_column = {
-            name: self._tokenizer.encode_batch([record[name] for _, record in usable], add_special_tokens=True) for name in self.columns
+        usable = [(row, texts) for row, record in rows if (texts := self._texts(row, record, ledger))]
+        encoded = {
+            name: self._tokenizer.encode_batch([texts[name] for _, texts in usable], add_special_tokens=True) for name in self.columns
         }
-        for place, (row, record) in enumerate(usable):
-            ids = {name: self._padded(by_column[name][place]) for name in self.columns if record[name]}
+        for place, (row, texts) in enumerate(usable):
+            ids = {name: self._padded(encoded[name][place]) for name in self.columns if texts[name]}
             tokens = sum(map(len, ids.values()))
             yield row, Sample(ids=ids, tokens=tokens, trainable=tokens)
 
-    def _check(self, row: int, record: Record, ledger: Ledger) -> bool:
-        texts = [record.get(name) for name in self.columns]
-        if not all(isinstance(text, str) for text in texts):
-            ledger.dropped["a column is not text"].add(row)
-            return False
-        if not any(texts):
-            ledger.dropped["empty text"].add(row)
-            return False
-        return True
+    def _texts(self, row: int, record: Record, ledger: Ledger) -> dict[str, str]:
+        """The record's texts by column; none when it can not be used."""
+        texts = {name: record.get(name) for name in self.columns}
+        try:
+            check_text(texts.values())
+            if any(texts.values()):
+                return {name: str(text) for name, text in texts.items()}
+            raise Unusable("empty text")
+        except Unusable as reason:
+            ledger.dropped[str(reason)].add(row)
+        return {}
 
     def _padded(self, ids: list[int]) -> list[int]:
         """With ``--pad-to-multiple-of``, a whole unit more where the length is a multiple already: the original's rule."""

@@ -71,6 +71,14 @@ def test_ledger_names_what_became_of_each_record(preprocess, write):
     assert run.outcome.facts["output_prefix"] == "d"
 
 
+@pytest.mark.parametrize("flags", [ALPACA, [*PRETRAIN, "--json-keys", "output"]])
+def test_half_a_character_drops_its_record_only(preprocess, write, flags):
+    line = '{"instruction": "i", "input": "", "output": "%s"}'
+    run = preprocess(["--input", str(write("a.jsonl", line % "\\ud800" + "\n" + line % "ok")), *flags])
+    assert run.ledger()["dropped_by_reason"] == {"text is not valid Unicode": {"count": 1, "rows": [0]}}
+    assert run.outcome.metrics["written"] == 1
+
+
 def test_rows_count_through_all_files_in_their_order(preprocess, write, tmp_path):
     write("data/b.txt", "three\n\nfive\n")
     write("data/a.txt", "one\n\n")

@@ -11,7 +11,7 @@ import jinja2
 import pytest
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.native.data.conversation import Conversation, Message, render
+from qwen3_ops.native.data.conversation import Conversation, Message, Unusable, render
 from qwen3_ops.native.data.templates import TEMPLATES, Special
 from qwen3_ops.native.data.tokenizer import Tokenizer, missing_tokens
 
@@ -43,6 +43,31 @@ def test_qwen3_renders_as_the_models_own_chat_template(tokenizer_dir, system, to
         tools=json.loads(tools) if tools else None,
     )
     assert ours + "\n" == theirs
+
+
+@pytest.mark.parametrize("answers", [("<think>\nwhy\n</think>\n\nyes", "no"), ("yes", "<think>why</think>no"), ("a", "\n\nb")])
+def test_qwen3_reasoning_renders_as_the_models_own_chat_template(tokenizer_dir, answers):
+    conversation = [message for answer in answers for message in (("user", "q"), ("assistant", answer))]
+    ours = _text(Conversation(messages=_messages(*conversation)), "qwen3", "<|im_end|>")
+    theirs = _chat_template(tokenizer_dir).render(messages=[{"role": role, "content": text} for role, text in conversation])
+    assert ours + "\n" == theirs
+
+
+def test_qwen3_trains_reasoning_and_not_its_empty_block():
+    def last(answer):
+        *_, turn = render(Conversation(messages=_messages(("user", "q"), ("assistant", answer))), TEMPLATES["qwen3"])
+        return "".join(turn.source[-1:]), turn.target[0]
+
+    assert last("yes") == ("<think>\n\n</think>\n\n", "yes")
+    assert last("<think>why</think>yes") == ("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", "<think>\nwhy\n</think>\n\nyes")
+
+
+def test_qwen3_refuses_a_call_that_is_none():
+    messages = _messages(("user", "q"), ("function", "not JSON"))
+    with pytest.raises(Unusable, match="function call"):
+        list(render(Conversation(messages=messages), TEMPLATES["qwen3"]))
+    _, target = next((turn.source, turn.target) for turn in render(Conversation(messages=messages), TEMPLATES["qwen"]))
+    assert target[0] == "Action: \nAction Input: "
 
 
 def test_qwen3_tool_call_renders_as_the_models_own_chat_template(tokenizer_dir):
