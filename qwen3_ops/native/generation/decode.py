@@ -1,0 +1,108 @@
+"""Batched generation with a KV cache.
+
+Prompts of one batch share the computation of their common beginning (MMLU's five examples),
+the rest is padded on the left, so that all rows append their new tokens at one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from qwen3_ops.native.model import KVCache, Qwen3
+
+Sampler = Callable[[Tensor], Tensor]
+"""fp32 logits [b, V] -> token ids [b]."""
+
+
+@dataclass(kw_only=True)
+class Completion:
+    """What a model wrote after one prompt.
+
+    Attributes:
+        tokens: new ones, without the eos that ended them.
+        ended: by eos rather than by the limit.
+        finite: every logit was a number.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    ended: bool = False
+    finite: bool = True
+
+
+def greedy(logits: Tensor) -> Tensor:
+    return logits.argmax(-1)
+
+
+def sampler(*, temperature: float, top_k: int, top_p: float, seed: int) -> Sampler:
+    """Draws from the softmax at ``temperature``, cut to the ``top_k`` likeliest tokens, then to the mass ``top_p``."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(logits: Tensor) -> Tensor:
+        probabilities, order = (logits.cpu() / temperature).softmax(-1).sort(descending=True)
+        if top_k:
+            probabilities[:, top_k:] = 0
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities[before >= top_p * probabilities.sum(-1, keepdim=True)] = 0
+        drawn = torch.multinomial(probabilities, 1, generator=generator)
+        return order.gather(-1, drawn).squeeze(-1).to(logits.device)
+
+    return draw
+
+
+@torch.inference_mode()
+def complete(
+    model: Qwen3, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, eos: int, choose: Sampler = greedy
+) -> list[Completion]:
+    """Continue ``prompts`` (at least one token each), all in one batch.
+
+    Returns:
+        One completion a prompt, in their order.
+    """
+    device = model.output_weight.device
+    shared = _common_beginning(prompts)
+    rest = [list(prompt[shared:]) for prompt in prompts]
+    width = max(map(len, rest))
+    pads = torch.tensor([width - len(tokens) for tokens in rest], device=device)
+    ids = torch.tensor([[eos] * (width - len(tokens)) + tokens for tokens in rest], device=device)
+    cache = KVCache(model.spec, batch=1, max_length=shared + width + max_new_tokens, dtype=model.output_weight.dtype, device=device)
+    if shared:
+        model.hidden_states(torch.tensor([prompts[0][:shared]], device=device), cache=cache)
+    cache.reorder(torch.zeros(len(prompts), dtype=torch.long, device=device))
+    columns = torch.arange(shared + width + max_new_tokens, device=device)
+    padding = (columns >= shared) & (columns < shared + pads[:, None]) if bool(pads.any()) else None
+
+    done = [Completion() for _ in prompts]
+    while True:
+        end = cache.length + ids.shape[1]
+        positions = (columns[cache.length : end] - pads[:, None]).clamp(min=0)
+        hidden = model.hidden_states(ids, positions=positions, padding=None if padding is None else padding[:, :end], cache=cache)
+        logits = (hidden[:, -1] @ model.output_weight.T).float()
+        chosen = choose(logits)
+        _note(done, chosen.tolist(), logits.isfinite().all(-1).tolist(), eos=eos)
+        if all(item.ended or len(item.tokens) == max_new_tokens for item in done):
+            return done
+        ids = chosen[:, None]
+
+
+def _note(done: list[Completion], chosen: list[int], finite: list[bool], *, eos: int) -> None:
+    for item, token, is_finite in zip(done, chosen, finite, strict=True):
+        if item.ended:
+            continue
+        item.finite &= is_finite
+        if token == eos:
+            item.ended = True
+        else:
+            item.tokens.append(token)
+
+
+def _common_beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """Number of tokens that all prompts begin with, leaving at least one of each; 0 for a single prompt."""
+    if len(prompts) == 1:
+        return 0
+    first, last = min(prompts), max(prompts)  # what the extremes share, all share
+    limit = min(map(len, prompts)) - 1
+    return next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if n == limit or a != b), limit)

@@ -1,0 +1,75 @@
+"""Flags of ``generate``: those of ``inference.py``; and what ``evaluate`` shares with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from qwen3_ops.native.data.templates import TEMPLATES
+from qwen3_ops.native.model_flags import ModelFlags
+
+TASKS = ("greedy", "do_sample")
+_NOT_YET = ("beam_search", "beam_search_with_sampling")
+
+
+class InferenceFlags(ModelFlags):
+    """A checkpoint to load and how far to generate."""
+
+    INERT: ClassVar[dict[str, int]] = {
+        **ModelFlags.INERT,
+        "--micro-batch-size": 1,  # batches are made of prompts of like length
+        "--use-kv-cache": 0,  # always
+        "--fp32-residual-connection": 0,  # activations are of the weights' dtype or fp32 where it matters
+        "--load-checkpoint-loosely": 0,
+        "--no-load-optim": 0,
+        "--no-load-rng": 0,
+    }
+    REFUSED: ClassVar[dict[str, str]] = {
+        **ModelFlags.REFUSED,
+        "--lora-r": "merge the adapter into the base first (convert-ckpt --lora-load)",
+        "--lora-alpha": "merge the adapter into the base first (convert-ckpt --lora-load)",
+        "--lora-target-modules": "merge the adapter into the base first (convert-ckpt --lora-load)",
+        "--lora-load": "merge the adapter into the base first (convert-ckpt --lora-load)",
+    }
+
+    load: Path
+    tokenizer_name_or_path: Path
+    seq_length: int = Field(ge=1)
+    max_new_tokens: int = Field(default=128, ge=1)
+    seed: int = Field(default=1234, ge=0)
+    prompt_type: str | None = None
+
+    @field_validator("prompt_type")
+    @classmethod
+    def _known_template(cls, value: str | None) -> str | None:
+        if value is not None and value not in TEMPLATES:
+            raise ValueError(f"there is no template of that name; known are {', '.join(TEMPLATES)}")
+        return value
+
+
+class FLAGS(InferenceFlags):
+    """One generation; ``--prompts`` is ours, the real script has one fixed prompt."""
+
+    REFUSED: ClassVar[dict[str, str]] = {
+        **InferenceFlags.REFUSED,
+        "--hf-chat-template": "give --prompt-type",
+        "--num-beams": "beam search is not supported",
+        "--history-turns": "this engine is never interactive",
+    }
+
+    task: tuple[str, ...] = ("greedy",)
+    prompts: Path | None = Field(default=None, description="Text file with one prompt a line, or .jsonl with a field prompt (ours).")
+    temperature: float = Field(default=0.7, gt=0)
+    top_k: int = Field(default=0, ge=0, description="Sample from the k likeliest tokens; 0: from all.")
+    top_p: float = Field(default=0.95, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _tasks(self) -> FLAGS:
+        for task in self.task:
+            if task in _NOT_YET:
+                raise ValueError(f"--task {task}: beam search is not supported by this engine; choose among {', '.join(TASKS)}")
+            if task not in TASKS:
+                raise ValueError(f"--task {task}: unknown; choose among {', '.join(TASKS)}")
+        return self

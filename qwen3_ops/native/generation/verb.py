@@ -1,0 +1,133 @@
+"""``qwen3-ops generate``: text from a checkpoint, and a check that it is text."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from qwen3_ops.errors import BadInput, QualityGate
+from qwen3_ops.native.data.tokenizer import Tokenizer
+from qwen3_ops.native.generation.decode import Completion, Sampler, complete, greedy, sampler
+from qwen3_ops.native.generation.flags import FLAGS
+from qwen3_ops.native.generation.loading import load_model, load_tokenizer
+from qwen3_ops.native.generation.prompts import encode_prompt, read_prompts
+from qwen3_ops.native.model import Qwen3
+from qwen3_ops.verbs import Context, Outcome
+
+_TITLES = {"greedy": "Greedy Search", "do_sample": "Do Sample"}
+_BATCH = 16  # prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One prompt and what became of it; a line of generations.jsonl."""
+
+    task: str
+    prompt: str
+    prompt_tokens: list[int]
+    new_tokens: list[int]
+    text: str
+    ended: bool
+
+
+def run(flags: FLAGS, ctx: Context) -> Outcome:
+    """Generate for every prompt and every task.
+
+    Raises:
+        BadInput: checkpoint, tokenizer or prompts do not fit.
+        QualityGate: a logit is not a number, or the model writes nothing, or one token for ever.
+    """
+    tokenizer = load_tokenizer(flags)
+    questions = read_prompts(flags.prompts)
+    prompts = [encode_prompt(question, tokenizer, prompt_type=flags.prompt_type) for question in questions]
+    _check_lengths(prompts, flags)
+    model = load_model(flags, events=ctx.events)
+    if "task" not in flags.model_fields_set:
+        ctx.events.log("no --task: greedy only; this engine is never interactive")
+
+    results: list[Generation] = []
+    started = time.perf_counter()
+    with ctx.events.progress("generate", total=len(flags.task) * len(prompts), unit="prompts") as progress:
+        for task in flags.task:
+            print(f"\n=============== {_TITLES[task]} ================", flush=True)
+            for result in _generate(task, questions, prompts, flags=flags, model=model, tokenizer=tokenizer):
+                print(f"\nYou:\n{result.prompt}\n\nMindSpeed-LLM:\n{result.text}", flush=True)
+                print("==============================================", flush=True)
+                results.append(result)
+                progress.advance()
+    seconds = time.perf_counter() - started
+    print(f"\nElapsed: {seconds:.2f}s", flush=True)
+    if ctx.output is not None:
+        lines = (json.dumps(asdict(result), ensure_ascii=False) for result in results)
+        (ctx.output / "generations.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Outcome(kind="generation", facts={"prompt_type": flags.prompt_type}, metrics=_check(results, seconds))
+
+
+def _generate(
+    task: str, questions: Sequence[str], prompts: Sequence[list[int]], *, flags: FLAGS, model: Qwen3, tokenizer: Tokenizer
+) -> Iterator[Generation]:
+    choose: Sampler = greedy
+    if task == "do_sample":
+        choose = sampler(temperature=flags.temperature, top_k=flags.top_k, top_p=flags.top_p, seed=flags.seed)
+    for start in range(0, len(prompts), _BATCH):
+        batch = prompts[start : start + _BATCH]
+        done = complete(model, batch, max_new_tokens=flags.max_new_tokens, eos=tokenizer.eos_token_id, choose=choose)
+        for question, prompt, item in zip(questions[start:], batch, done, strict=False):
+            _refuse_nan(item, question)
+            yield Generation(
+                task=task, prompt=question, prompt_tokens=prompt, new_tokens=item.tokens, text=tokenizer.decode(item.tokens), ended=item.ended
+            )
+
+
+def _check_lengths(prompts: Sequence[list[int]], flags: FLAGS) -> None:
+    for prompt in prompts:
+        if not prompt:
+            raise BadInput("a prompt has no tokens", source=flags.prompts or "the default prompt")
+        if len(prompt) + flags.max_new_tokens > flags.max_position_embeddings:
+            raise BadInput(
+                "a prompt and its new tokens exceed --max-position-embeddings",
+                value=f"{len(prompt)} + {flags.max_new_tokens} > {flags.max_position_embeddings}",
+                source=flags.prompts,
+                remedy="Shorten the prompt or lower --max-new-tokens.",
+            )
+
+
+def _refuse_nan(item: Completion, question: str) -> None:
+    if not item.finite:
+        raise QualityGate(
+            "the model's logits are not numbers",
+            value=question,
+            remedy="The checkpoint is damaged or its training diverged: look at the loss and at the conversion's certificate.",
+        )
+
+
+def _check(results: Sequence[Generation], seconds: float) -> dict[str, float | int]:
+    """Metrics of the run.
+
+    Raises:
+        QualityGate: no prompt was answered with more than one token over and over.
+    """
+    empty = sum(not result.text.strip() for result in results)
+    stuck = sum(_is_stuck(result.new_tokens) for result in results)
+    if empty + stuck == len(results):
+        raise QualityGate(
+            "the model writes nothing, or one token for ever",
+            value=f"{empty} of {len(results)} answers empty, {stuck} stuck",
+            remedy="Compare with the base model's output; check the template and the tokenizer.",
+        )
+    new_tokens = sum(len(result.new_tokens) for result in results)
+    return {
+        "prompts": len(results),
+        "empty": empty,
+        "stuck": stuck,
+        "new_tokens": new_tokens,
+        "tokens_per_second": round(new_tokens / seconds, 1),
+    }
+
+
+def _is_stuck(tokens: Sequence[int]) -> bool:
+    """The second half, of eight tokens at least, is one token."""
+    tail = tokens[len(tokens) // 2 :]
+    return len(tail) >= 8 and len(set(tail)) == 1

@@ -1,0 +1,86 @@
+"""MMLU's folders: ``<subject>_test.csv`` with the questions, ``../dev/<subject>_dev.csv`` with the examples.
+
+No header; columns question, A, B, C, D, answer. Text is kept as it stands: an option ``None``
+or ``NA`` is an option, not a missing value.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwen3_ops.errors import BadInput
+
+LETTERS = "ABCD"
+_TEST, _DEV = "_test.csv", "_dev.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One row."""
+
+    text: str
+    options: tuple[str, str, str, str]
+    answer: str
+
+    def prompt(self) -> str:
+        """Up to and with ``Answer:``."""
+        return "\n".join([self.text, *(f"{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=True)), "Answer:"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One file of questions and its examples, which may be none."""
+
+    name: str
+    questions: tuple[Question, ...]
+    examples: tuple[Question, ...]
+
+    def prompt(self, question: Question, *, shots: int) -> str:
+        """The runbook's direct prompt: header with two spaces, examples one line break apart, an empty line, the question."""
+        header = f"The following are multiple choice questions (with answers) about  {self.name.replace('_', ' ')}."
+        examples = [f"{example.prompt()} {example.answer}" for example in self.examples[:shots]]
+        return "\n".join([header, *examples]) + "\n\n" + question.prompt()
+
+
+def read_subjects(folder: Path, *, limit: int | None = None) -> list[Subject]:
+    """Every subject of ``folder``, by name; of each at most ``limit`` questions.
+
+    Raises:
+        BadInput: no ``*_test.csv``, or a row that is not a question.
+    """
+    files = sorted(folder.glob(f"*{_TEST}"))
+    if not files:
+        raise BadInput(
+            "no *_test.csv here", value=folder, source="--task-data-path", remedy="Give the folder data/test of the unpacked MMLU archive."
+        )
+    subjects = []
+    for file in files:
+        name = file.name.removesuffix(_TEST)
+        dev = folder.parent / "dev" / f"{name}{_DEV}"
+        questions = _read(file)[:limit]
+        if not questions:
+            raise BadInput("a subject without questions", value=file, remedy="Remove the file or fill it.")
+        subjects.append(Subject(name=name, questions=tuple(questions), examples=tuple(_read(dev)) if dev.is_file() else ()))
+    return subjects
+
+
+def _read(path: Path) -> list[Question]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows: Sequence[list[str]] = list(csv.reader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise BadInput("the questions can not be read", value=error, source=path) from error
+    return [_question(row, path, number) for number, row in enumerate(rows, start=1) if row]
+
+
+def _question(row: list[str], path: Path, number: int) -> Question:
+    answer = row[-1].strip()
+    if len(row) != 6 or len(answer) != 1 or answer not in LETTERS:
+        raise BadInput(
+            "a row is not question,A,B,C,D,answer with an answer of A to D", value=row, source=f"{path}, row {number}"
+        )
+    text, a, b, c, d, _ = row
+    return Question(text=text, options=(a, b, c, d), answer=answer)

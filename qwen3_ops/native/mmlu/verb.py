@@ -1,0 +1,145 @@
+"""``qwen3-ops evaluate``: MMLU by the runbook's protocol."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen3_ops.errors import BadInput, QualityGate
+from qwen3_ops.events import Events
+from qwen3_ops.native.data.tokenizer import Tokenizer
+from qwen3_ops.native.generation.decode import Completion, complete
+from qwen3_ops.native.generation.loading import load_model, load_tokenizer
+from qwen3_ops.native.mmlu.flags import FLAGS
+from qwen3_ops.native.mmlu.questions import Question, Subject, read_subjects
+from qwen3_ops.native.mmlu.scoring import Answer, Score, answer_line, by_subject, read_answer, score, subject_line, table, total_line
+from qwen3_ops.native.model import Qwen3
+from qwen3_ops.verbs import Context, Outcome
+
+_BATCH_TOKENS = 8192  # of the part of the prompts that is not shared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question as it goes to the model."""
+
+    number: int
+    question: Question
+    tokens: list[int]
+    shots: int
+
+
+def run(flags: FLAGS, ctx: Context) -> Outcome:
+    """Answer every question and score it; the accuracy is the micro average.
+
+    Raises:
+        BadInput: checkpoint, tokenizer or questions do not fit.
+        QualityGate: the model's logits are not numbers.
+    """
+    started = time.perf_counter()
+    subjects = read_subjects(flags.task_data_path, limit=flags.max_eval_samples)
+    tokenizer = load_tokenizer(flags)
+    model = load_model(flags, events=ctx.events)
+    answers: list[Answer] = []
+    with ctx.events.progress("MMLU", total=sum(len(subject.questions) for subject in subjects), unit="questions") as progress:
+        for subject in subjects:
+            mine: list[Answer] = []
+            for answer in _answer(subject, flags=flags, tokenizer=tokenizer, model=model, events=ctx.events):
+                print(answer_line(answer), flush=True)
+                mine.append(answer)
+                progress.advance()
+            print(subject_line(subject.name, score(mine)), flush=True)
+            answers += mine
+    total, per_subject = score(answers), by_subject(answers)
+    seconds = time.perf_counter() - started
+    print(f"{total_line(total)}\n{table(per_subject, total)}\nMMLU Running Time:, {seconds}", flush=True)
+    metrics = _metrics(answers, total, per_subject)
+    if ctx.output is not None:
+        _write(ctx.output, answers, metrics)
+    facts = {"task": "mmlu", "protocol": "direct", "max_new_tokens": flags.max_new_tokens, "tokenizer_sha256": tokenizer.sha256}
+    return Outcome(kind="evaluation", facts=facts, metrics=metrics)
+
+
+def _answer(subject: Subject, *, flags: FLAGS, tokenizer: Tokenizer, model: Qwen3, events: Events) -> Iterator[Answer]:
+    limit = flags.max_position_embeddings - flags.max_new_tokens
+    asked = [_ask(subject, number, question, tokenizer, limit=limit) for number, question in enumerate(subject.questions)]
+    if not subject.examples:
+        events.warning(f"{subject.name}: no examples in ../dev, asked without any")
+    shortened = sum(item.shots < len(subject.examples) for item in asked)
+    if shortened:
+        events.warning(f"{subject.name}: {shortened} prompts would exceed --max-position-embeddings and have fewer examples")
+    for batch in _batches(asked):
+        done = complete(model, [item.tokens for item in batch], max_new_tokens=flags.max_new_tokens, eos=tokenizer.eos_token_id)
+        for item, completion in zip(batch, done, strict=True):
+            yield _scored(subject, item, completion, tokenizer)
+
+
+def _ask(subject: Subject, number: int, question: Question, tokenizer: Tokenizer, *, limit: int) -> Asked:
+    """With as many of the subject's examples as fit into ``limit`` tokens."""
+    for shots in range(len(subject.examples), -1, -1):
+        tokens = tokenizer.encode(subject.prompt(question, shots=shots))
+        if len(tokens) <= limit:
+            return Asked(number=number, question=question, tokens=tokens, shots=shots)
+    raise BadInput(
+        "a question alone exceeds --max-position-embeddings",
+        value=f"{len(tokens)} > {limit}",
+        source=f"{subject.name}, question {number + 1}",
+        remedy="Leave it out, or evaluate a model with a longer context.",
+    )
+
+
+def _batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
+    """In order; the common beginning of a batch costs nothing, so only what differs is counted."""
+    batch: list[Asked] = []
+    width = 0
+    for item in asked:
+        differing = len(item.question.prompt().encode())  # bytes: at least as many as tokens
+        width = max(width, differing)
+        if batch and width * (len(batch) + 1) > _BATCH_TOKENS:
+            yield batch
+            batch, width = [], differing
+        batch.append(item)
+    yield batch
+
+
+def _scored(subject: Subject, item: Asked, completion: Completion, tokenizer: Tokenizer) -> Answer:
+    if not completion.finite:
+        raise QualityGate(
+            "the model's logits are not numbers",
+            value=f"{subject.name}, question {item.number + 1}",
+            remedy="The checkpoint is damaged or its training diverged: look at the loss and at the conversion's certificate.",
+        )
+    text = tokenizer.decode(completion.tokens)
+    return Answer(
+        subject=subject.name,
+        number=item.number,
+        question=item.question.text,
+        correct=item.question.answer,
+        predicted=read_answer(text),
+        text=text,
+        shots=item.shots,
+        prompt_tokens=len(item.tokens),
+    )
+
+
+def _metrics(answers: Sequence[Answer], total: Score, subjects: dict[str, Score]) -> dict[str, Any]:
+    return {
+        "accuracy": total.accuracy,
+        "correct": total.correct,
+        "questions": total.questions,
+        "unanswered": sum(answer.predicted is None for answer in answers),
+        "per_subject": {name: asdict(result) | {"accuracy": result.accuracy} for name, result in subjects.items()},
+    }
+
+
+def _write(folder: Path, answers: Sequence[Answer], metrics: dict[str, Any]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [asdict(answer) | {"is_right": answer.is_right} for answer in answers]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "results.parquet")
+    (folder / "summary.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
