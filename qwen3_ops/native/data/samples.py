@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from qwen3_ops.native.data.conversation import Turn, Unusable, check_text, render
 from qwen3_ops.native.data.flags import PreprocessFlags
 from qwen3_ops.native.data.handlers import instruction_handler
 from qwen3_ops.native.data.ledger import Ledger
 from qwen3_ops.native.data.mapping import key_map
-from qwen3_ops.native.data.sinks import IDS, LABELS, MASK
+from qwen3_ops.native.data.sinks import IDS, LABELS, MASK, Ids
 from qwen3_ops.native.data.templates import TEMPLATES, Slots, Special, Token
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.trainer_view import IGNORE_INDEX, fit_turn
@@ -25,7 +27,7 @@ Record = Mapping[str, Any]
 class Sample:
     """Token ids by output file; how many tokens that is, and how many of them are trained."""
 
-    ids: Mapping[str, Sequence[int]]
+    ids: Mapping[str, Ids]
     tokens: int
     trainable: int
     cut: bool = False
@@ -101,30 +103,32 @@ class InstructionEncoder:
 
     def _join(self, turns: Sequence[Turn], encoded: Mapping[str, list[int]]) -> Sample | None:
         eos = self._tokenizer.eos_token_id
-        input_ids: list[int] = []
-        labels: list[int] = []
+        joined: list[int] = []
+        prompts: list[tuple[int, int]] = []
         whole = 0
-        for number, turn in enumerate(turns):
+        for turn in turns:
             source, target = self._ids(turn.source, encoded), self._ids(turn.target, encoded)
             whole += len(source) + len(target)
             if self._limit is not None:
                 kept, answered = fit_turn(len(source), len(target), self._limit)
                 source, target = source[:kept], target[:answered]
-            masked = [IGNORE_INDEX] * len(source)
-            if number and masked and self._template.efficient_eos:
-                masked[0] = eos
-            input_ids += source + target
-            labels += masked + target
+            prompts.append((len(joined), len(joined) + len(source)))
+            joined += source + target
         if not whole:
             return None
         endings = [eos] * (self._template.efficient_eos + self._append_eod)
-        input_ids, labels = input_ids + endings, labels + endings
+        input_ids = np.array(joined + endings, dtype=np.int32)
+        labels = input_ids.copy()
+        for number, (start, end) in enumerate(prompts):
+            labels[start:end] = IGNORE_INDEX
+            if number and start < end and self._template.efficient_eos:
+                labels[start] = eos
         if self._limit is not None and len(input_ids) > self._limit + 1:  # several turns, each cut by itself
             input_ids, labels = input_ids[: self._limit], labels[: self._limit]
         return Sample(
-            ids=dict(zip(self.outputs, (input_ids, [1] * len(input_ids), labels), strict=True)),
+            ids={IDS: input_ids, MASK: np.ones_like(input_ids), LABELS: labels},
             tokens=len(input_ids),
-            trainable=len(labels) - labels.count(IGNORE_INDEX),
+            trainable=int(np.count_nonzero(labels != IGNORE_INDEX)),
             cut=len(input_ids) < whole + len(endings),
         )
 

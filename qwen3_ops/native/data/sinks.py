@@ -20,11 +20,13 @@ from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
 
 IDS, MASK, LABELS = "packed_input_ids", "packed_attention_mask", "packed_labels"
 
+Ids = Sequence[int] | NDArray[np.int32]
+
 
 class Sink(Protocol):
     """Takes samples in order. As a context manager: after an exception nothing is left on disk."""
 
-    def add(self, ids: Mapping[str, Sequence[int]]) -> str | None:
+    def add(self, ids: Mapping[str, Ids]) -> str | None:
         """Take one record's tokens by output file. Returns why it was dropped, or None."""
 
     def finish(self) -> int:
@@ -43,7 +45,7 @@ class PlainSink:
         self._stack = ExitStack()
         self._writers: dict[str, IndexedDatasetWriter] = {}
 
-    def add(self, ids: Mapping[str, Sequence[int]]) -> str | None:
+    def add(self, ids: Mapping[str, Ids]) -> str | None:
         """A record of ``seq_length`` tokens or more leaves an empty document behind: the original's index."""
         too_long = self._seq_length is not None and max(map(len, ids.values())) >= self._seq_length
         for name, sequence in ids.items():
@@ -78,7 +80,7 @@ class PackingSink:
     def __init__(self, prefix: Path, *, seq_length: int, pad_token_id: int, neat: bool) -> None:
         self._prefix, self._size, self._pad, self._neat = prefix, seq_length, pad_token_id, neat
 
-    def add(self, ids: Mapping[str, Sequence[int]]) -> str | None:
+    def add(self, ids: Mapping[str, Ids]) -> str | None:
         if len(ids[IDS]) > self._size:
             return f"more than {self._size} tokens"
         for name, writer in self._unpacked.items():

@@ -176,4 +176,4 @@ def test_memory_does_not_grow_with_the_input(write, tmp_path, tokenizer_dir):
         done = subprocess.run([sys.executable, "-c", PEAK, *argv, *ALPACA], check=True, capture_output=True, text=True)
         return int(done.stdout.split()[-1])
 
-    assert peak(12_000) < 1.1 * peak(3_000)
+    assert peak(6_000) < 1.1 * peak(1_500)
