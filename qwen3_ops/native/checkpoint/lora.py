@@ -20,7 +20,6 @@ from torch import Tensor
 from qwen3_ops.artifacts import facts_of, read_manifest
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.mcore import McoreCheckpoint
-from qwen3_ops.native.checkpoint.schema import LoraLayers
 from qwen3_ops.native.checkpoint.state import LazyState
 
 
@@ -133,9 +132,3 @@ def _delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
     if a.dtype == torch.bfloat16:
         product = product.to(a.dtype)
     return (product * scale).to(a.dtype)
-
-
-def own_base(adapter: McoreCheckpoint) -> bool:
-    """Whether the file holds base weights too (saved without ``--lora-ckpt-filter``)."""
-    lora: LoraLayers | None = adapter.lora
-    return lora is not None and not lora.only

@@ -62,6 +62,11 @@ class McoreCheckpoint:
             for tp in range(layout.tensor_model_parallel_size):
                 self._check_rank(ranks[tp, pp], entries)
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the base's weights are there, not LoRA alone."""
+        return self.lora is None or not self.lora.only
+
     def state(self, *, padded: bool = False) -> LazyState:
         """Whole tensors by global name, each joined when it is asked for; ``padded``: with the padding rows of the vocabulary."""
 

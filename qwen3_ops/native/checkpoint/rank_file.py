@@ -8,7 +8,6 @@ aligned to 64), ``byteorder`` and ``version``. ``torch.load`` reads what is writ
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import pickle
 import struct
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.dtypes import STORAGE_CLASSES
+from qwen3_ops.native.checkpoint.mapped_file import MappedFile
 from qwen3_ops.native.checkpoint.unpickle import ModelType, StoredTensor, unpickle
 
 FILE_NAME = "model_optim_rng.pt"
@@ -42,10 +42,8 @@ class RankFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                # A private map: pages are read when touched, and a write never reaches the file.
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-                archive = zipfile.ZipFile(file)
+            self._file = MappedFile(path)
+            with zipfile.ZipFile(path) as archive:
                 self._entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
                 content = unpickle(archive.read(self._entry("data.pkl")))
                 if "byteorder" in self._entries and archive.read(self._entry("byteorder")) != b"little":
@@ -56,7 +54,9 @@ class RankFile:
             raise BadInput(
                 "the checkpoint file is refused", value=error, source=path, remedy="Nothing of it was run. Get it from its maker again."
             ) from error
-        except (zipfile.BadZipFile, struct.error, OSError, ValueError) as error:
+        except OSError as error:
+            raise BadInput("the checkpoint file can not be read", value=error, source=path) from error
+        except (zipfile.BadZipFile, struct.error, ValueError) as error:
             raise BadInput(
                 "the checkpoint file is truncated or damaged", value=error, source=path, remedy="Copy it again or use an older iteration."
             ) from error
@@ -75,13 +75,9 @@ class RankFile:
         size = stored.storage_numel * stored.dtype.itemsize
         entry = self._entry(f"data/{stored.storage}")
         start = self._data_offset(entry)
-        if entry.file_size != size or start + size > len(self._map):
+        if entry.file_size != size or start + size > self._file.size:
             raise BadInput("a tensor's bytes are missing", value=key, source=self.path, remedy="Copy the file again.")
-        flat = (
-            torch.frombuffer(self._map, dtype=stored.dtype, count=stored.storage_numel, offset=start)
-            if size
-            else torch.empty(0, dtype=stored.dtype)
-        )
+        flat = self._file.tensor(start, dtype=stored.dtype, numel=stored.storage_numel)
         return flat.as_strided(stored.shape, stored.stride, stored.offset)
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
@@ -91,7 +87,7 @@ class RankFile:
         return entry
 
     def _data_offset(self, entry: zipfile.ZipInfo) -> int:
-        header = _LOCAL_HEADER.unpack_from(self._map, entry.header_offset)
+        header = _LOCAL_HEADER.unpack(self._file.read(entry.header_offset, _LOCAL_HEADER.size))
         return int(entry.header_offset + _LOCAL_HEADER.size + header[-2] + header[-1])
 
 

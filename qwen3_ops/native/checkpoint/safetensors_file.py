@@ -8,18 +8,17 @@ header filled up with spaces to a multiple of 8.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.dtypes import SAFETENSORS_DTYPES
+from qwen3_ops.native.checkpoint.mapped_file import MappedFile
 from qwen3_ops.native.checkpoint.rank_file import TensorSpec, as_bytes
 
 _LENGTH = struct.Struct("<Q")
@@ -36,28 +35,26 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                # A private map: pages are read when touched, and a write never reaches the file.
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            (length,) = _LENGTH.unpack_from(self._map)
+            self._file = MappedFile(path)
+            (length,) = _LENGTH.unpack(self._file.read(0, _LENGTH.size))
             self._start = _LENGTH.size + length
-            if length > _MAX_HEADER or self._start > len(self._map):
+            if length > _MAX_HEADER or self._start > self._file.size:
                 raise ValueError(f"a header of {length} bytes")
-            header = json.loads(self._map[_LENGTH.size : self._start])
+            header = json.loads(self._file.read(_LENGTH.size, length))
             header.pop("__metadata__", None)
             self._entries = {name: self._entry(name, entry) for name, entry in header.items()}
             self.specs: Mapping[str, TensorSpec] = {name: spec for name, (spec, _) in self._entries.items()}
         except FileNotFoundError as error:
             raise BadInput("a weights file is missing", value=path, remedy="Copy the whole model folder.") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except OSError as error:
+            raise BadInput("the weights file can not be read", value=error, source=path) from error
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
             raise BadInput("the weights file is truncated or damaged", value=error, source=path, remedy="Copy it again.") from error
 
     def tensor(self, name: str) -> Tensor:
         """The tensor ``name``, mapped: its pages are read when they are used."""
         spec, start = self._entries[name]
-        if not spec.numel:
-            return torch.empty(spec.shape, dtype=spec.dtype)
-        return torch.frombuffer(self._map, dtype=spec.dtype, count=spec.numel, offset=start).view(spec.shape)
+        return self._file.tensor(start, dtype=spec.dtype, numel=spec.numel).view(spec.shape)
 
     def _entry(self, name: str, entry: Any) -> tuple[TensorSpec, int]:
         dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
@@ -67,7 +64,7 @@ class SafetensorsFile:
         if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
             raise ValueError(f"the header's entry of {name}")
         spec = TensorSpec(dtype, shape)
-        if end - begin != spec.nbytes or self._start + end > len(self._map):
+        if end - begin != spec.nbytes or self._start + end > self._file.size:
             raise ValueError(f"{name} reaches beyond the file")
         return spec, self._start + begin
 

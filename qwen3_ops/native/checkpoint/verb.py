@@ -17,7 +17,7 @@ from qwen3_ops.model import ModelSpec
 from qwen3_ops.native.checkpoint.dtypes import TORCH_DTYPES, dtype_name
 from qwen3_ops.native.checkpoint.flags import FLAGS
 from qwen3_ops.native.checkpoint.hf import HfWeights, write_config, write_weights
-from qwen3_ops.native.checkpoint.lora import LoraSettings, check_fit, merge, own_base, settings_of
+from qwen3_ops.native.checkpoint.lora import LoraSettings, check_fit, merge, settings_of
 from qwen3_ops.native.checkpoint.mcore import McoreCheckpoint, open_checkpoint, write_checkpoint
 from qwen3_ops.native.checkpoint.sharding import base_names, check_layout, shape_of
 from qwen3_ops.native.checkpoint.state import refuse_nan
@@ -67,7 +67,7 @@ def _check_type(flags: FLAGS) -> None:
     if flags.save_model_type == "hf" and flags.hf_cfg_dir is None:
         raise BadInput(
             "an export needs the base model's config and tokenizer, and base weights are read-only: nothing is written beside them",
-            value=f"--save-dir {flags.save_dir}",
+            value="--hf-cfg-dir is missing",
             remedy="Give --save-dir NEW --hf-cfg-dir OLD, where OLD is the base model's Hugging Face folder.",
         )
 
@@ -88,7 +88,7 @@ def _from_mcore(flags: FLAGS, ctx: Context) -> Source:
     if adapter is not None:
         settings = settings_of(adapter, given_r=flags.lora_r, given_alpha=flags.lora_alpha, given_targets=flags.lora_target_modules)
         own = adapter.state(padded=True)
-        state = merge(own if own_base(adapter) else state, own, settings=settings, dtype=dtype)
+        state = merge(own if adapter.has_base else state, own, settings=settings, dtype=dtype)
         ctx.events.log(f"merging LoRA r {settings.r}, alpha {settings.alpha}, {' '.join(settings.target_modules)} from {adapter.folder}")
     return Source(
         state=refuse_nan(state, source=flags.load_dir),
@@ -104,7 +104,7 @@ def _from_mcore(flags: FLAGS, ctx: Context) -> Source:
 def _adapter(flags: FLAGS, base: McoreCheckpoint, ctx: Context) -> McoreCheckpoint | None:
     """The checkpoint whose LoRA is merged: ``--lora-load``, or the base itself where it holds LoRA."""
     if flags.lora_load is None:
-        if base.lora is not None and base.lora.only:
+        if not base.has_base:
             raise BadInput(
                 "the checkpoint holds LoRA without its base", value=base.folder, remedy="Give the base as --load-dir, this as --lora-load."
             )
@@ -113,7 +113,7 @@ def _adapter(flags: FLAGS, base: McoreCheckpoint, ctx: Context) -> McoreCheckpoi
         return base if base.lora is not None else None
     adapter = open_checkpoint(flags.lora_load)
     check_fit(base, adapter)
-    if own_base(adapter):
+    if adapter.has_base:
         ctx.events.log(f"{adapter.folder} holds base weights too: they are used in place of {base.folder}'s, as MindSpeed-LLM does")
     return adapter
 

@@ -56,9 +56,8 @@ def test_mg_to_hf_is_byte_identical(case, model, golden, tmp_path, convert):
 @pytest.mark.parametrize("given", [{}, {"lora_r": 16, "lora_alpha": 32, "lora_target_modules": TARGETS}])
 def test_lora_merge_to_mg(layout, tp, pp, given, golden, tmp_path, convert, manifest, assert_equals_manifest):
     ckpt = golden / "ckpt"
-    outcome = convert(
-        load="mg", save="mg", load_dir=ckpt / f"mg_{layout}", lora_load=ckpt / f"lora_only_{layout}", save_dir=tmp_path, tp=tp, pp=pp, **given
-    )  # fmt: skip
+    given = {**given, "load_dir": ckpt / f"mg_{layout}", "lora_load": ckpt / f"lora_only_{layout}"}
+    outcome = convert(load="mg", save="mg", save_dir=tmp_path, tp=tp, pp=pp, **given)
     assert_equals_manifest(tmp_path, manifest(f"merged_mg_{layout}"))
     assert outcome.facts["merged_lora"] == {"r": 16, "alpha": 32, "target_modules": sorted(TARGETS)}
     assert open_checkpoint(tmp_path).args.lora_target_modules == []

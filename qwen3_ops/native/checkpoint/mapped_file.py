@@ -1,0 +1,36 @@
+"""A file whose tensors are memory-mapped one by one."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+class MappedFile:
+    """An open file; each tensor is a map of its own, so that its pages leave memory together with it.
+
+    Raises:
+        OSError: the file can not be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    def tensor(self, offset: int, *, dtype: torch.dtype, numel: int) -> Tensor:
+        """``numel`` elements from ``offset`` bytes; the map is private, a write never reaches the file."""
+        if not numel:
+            return torch.empty(0, dtype=dtype)
+        skip = offset % mmap.ALLOCATIONGRANULARITY
+        length = skip + numel * dtype.itemsize
+        view = mmap.mmap(self._descriptor, length, access=mmap.ACCESS_COPY, offset=offset - skip)
+        return torch.frombuffer(view, dtype=dtype, count=numel, offset=skip)
