@@ -103,6 +103,6 @@ def _common_beginning(prompts: Sequence[Sequence[int]]) -> int:
     """Number of tokens that all prompts begin with, leaving at least one of each; 0 for a single prompt."""
     if len(prompts) == 1:
         return 0
-    first, last = min(prompts), max(prompts)  # what the extremes share, all share
     limit = min(map(len, prompts)) - 1
-    return next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if n == limit or a != b), limit)
+    columns = zip(*(prompt[:limit] for prompt in prompts), strict=True)
+    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), limit)

@@ -76,9 +76,8 @@ def _generate(
         done = complete(model, batch, max_new_tokens=flags.max_new_tokens, eos=tokenizer.eos_token_id, choose=choose)
         for question, prompt, item in zip(questions[start:], batch, done, strict=False):
             _refuse_nan(item, question)
-            yield Generation(
-                task=task, prompt=question, prompt_tokens=prompt, new_tokens=item.tokens, text=tokenizer.decode(item.tokens), ended=item.ended
-            )
+            text = tokenizer.decode(item.tokens)
+            yield Generation(task=task, prompt=question, prompt_tokens=prompt, new_tokens=item.tokens, text=text, ended=item.ended)
 
 
 def _check_lengths(prompts: Sequence[list[int]], flags: FLAGS) -> None:
