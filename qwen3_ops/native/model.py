@@ -31,7 +31,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+        return (wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
 
 
 class KVCache:
@@ -83,10 +83,9 @@ class Attention(nn.Module):
         value = value.squeeze(3).transpose(1, 2)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
-        if self.heads_per_group > 1:
-            key, value = (t.repeat_interleave(self.heads_per_group, dim=1) for t in (key, value))
         causal = mask is None and s > 1
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        grouped = self.heads_per_group > 1
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
         return cast(Tensor, self.linear_proj(mixed.transpose(1, 2).reshape(b, s, -1)))
 
 

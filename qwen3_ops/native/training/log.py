@@ -49,8 +49,9 @@ class StepReport:
         return "".join(parts)
 
 
-def validation_lines(iteration: int, loss: float, *, final: bool) -> str:
-    where = " on validation set" if final else ""
+def validation_lines(iteration: int, loss: float, *, part: str | None) -> str:
+    """``part`` is named after training only (``validation`` or ``test``)."""
+    where = f" on {part} set" if part else ""
     line = f" validation loss at iteration {iteration}{where} | lm loss value: {loss:.6E} | lm loss PPL: {math.exp(min(20, loss)):.6E} | "
     dashes = "-" * (len(line) + 1)
     return f"{dashes}\n{line}\n{dashes}"

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from qwen3_ops.errors import Interrupted, QualityGate
 from qwen3_ops.events import Events
+from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
 from qwen3_ops.native.model import Qwen3
 from qwen3_ops.native.training.batches import MicroBatch, Samples, Splits
 from qwen3_ops.native.training.flags import FLAGS
 from qwen3_ops.native.training.log import Scalars, StepReport, floating_point_operations, validation_lines
-from qwen3_ops.native.training.loss import IGNORED, token_losses_mean
+from qwen3_ops.native.training.loss import token_losses_mean
 from qwen3_ops.native.training.optimizer import MixedPrecisionAdamW
 from qwen3_ops.native.training.schedule import Schedule
 
@@ -100,55 +101,49 @@ class Trainer:
         flags, position = self.flags, self.position
         started = time.monotonic()
         interval = _Interval()
-        saved_at: int | None = None
         with (
             StopRequest().listening() as stop,
             self.events.progress("training", total=flags.train_iters, unit="iterations", done=position.iteration) as bar,
         ):
             while position.iteration < flags.train_iters:
-                loss, norm, tokens = self._step()
+                loss, norm = self._step()
                 interval.add(loss)
-                self.totals.losses.append(loss)
-                self.totals.tokens += tokens
-                self._report(interval, loss=loss, norm=norm)
+                self._report(interval, norm=norm)
                 if position.iteration % flags.log_interval == 0:
                     interval = _Interval()
                 bar.advance(loss=loss)
-                if position.iteration % flags.eval_interval == 0 and self.splits.validation is not None and not stop.reason:
-                    evaluations = position.iteration // flags.eval_interval - 1
-                    self._validate(self.splits.validation, evaluations, final=False)
+                if position.iteration % flags.eval_interval == 0 and not stop.reason:
+                    self._validate(position.iteration // flags.eval_interval - 1)
                 reason = stop.reason or self._exit_reason(time.monotonic() - started)
-                due = flags.save_interval is not None and position.iteration % flags.save_interval == 0
-                if self.save is not None and (due or reason or position.iteration == flags.train_iters):
-                    self.save(position)
-                    saved_at = position.iteration
+                self._save_if_due(asked=reason is not None)
                 if reason and position.iteration < flags.train_iters:
-                    raise self._interrupted(reason, saved_at)
+                    raise self._interrupted(reason)
         self.totals.seconds = time.monotonic() - started
-        if self.splits.validation is not None:
-            self._validate(self.splits.validation, position.iteration // flags.eval_interval, final=True)
+        self._validate(position.iteration // flags.eval_interval, part="validation")
+        self._test()
 
-    def _step(self) -> tuple[float, float, int]:
-        """One optimizer step; returns loss, gradient norm and tokens."""
+    def _step(self) -> tuple[float, float]:
+        """One optimizer step; returns loss and gradient norm."""
         flags, position = self.flags, self.position
         self.model.train()
         losses: list[Tensor] = []
-        tokens = 0
         for number in range(flags.micro_batches):
             batch = self._micro_batch(self.splits.train, position.consumed_samples + number * flags.micro_batch_size)
-            if not (batch.labels != IGNORED).any():
+            if not (batch.labels != IGNORE_INDEX).any():
                 self.events.warning(f"nothing to learn in a micro batch: records {', '.join(map(str, batch.records))}")
             loss = self._loss(batch)
             (loss / flags.micro_batches).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-            tokens += batch.num_tokens
-        self._require_finite(torch.stack(losses), "loss")
-        mean = float(torch.stack(losses).mean())
-        norm = self.optimizer.step(self.schedule.lr(position.schedule_samples))
+            self.totals.tokens += batch.num_tokens
+        self._require_finite("loss", torch.stack(losses))
+        norm = self.optimizer.gradient_norm()
+        self._require_finite("gradient norm", norm.expand(flags.micro_batches))
+        self.optimizer.step(self.schedule.lr(position.schedule_samples), norm=norm)
         position.iteration += 1
         position.consumed_samples += flags.batch_size
         position.schedule_samples += flags.batch_size
-        return mean, norm, tokens
+        self.totals.losses.append(float(torch.stack(losses).mean()))
+        return self.totals.losses[-1], float(norm)
 
     def _micro_batch(self, samples: Samples, first: int) -> MicroBatch:
         return samples.micro_batch(first, self.flags.micro_batch_size).to(self.device)
@@ -156,22 +151,27 @@ class Trainer:
     def _loss(self, batch: MicroBatch) -> Tensor:
         return token_losses_mean(self.model.hidden_states(batch.tokens), self.model.output_weight, batch.labels)
 
-    def _require_finite(self, values: Tensor, what: str) -> None:
+    def _require_finite(self, what: str, values: Tensor) -> None:
+        """``values``: one for each micro batch of the step."""
         bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
         if not bad:
             return
-        first = self.position.consumed_samples + bad[0] * self.flags.micro_batch_size
-        records = self._micro_batch(self.splits.train, first).records
+        size = self.flags.micro_batch_size
+        records = [
+            record
+            for number in bad
+            for record in self._micro_batch(self.splits.train, self.position.consumed_samples + number * size).records
+        ]
         raise QualityGate(
             f"the {what} of iteration {self.position.iteration + 1} is not a number",
-            value=f"micro batch with the records {', '.join(map(str, records))}",
+            value=f"seen with the records {', '.join(map(str, records))}",
             source=self.flags.data_path[0],
             remedy="Lower --lr or look at these records; the last saved checkpoint is untouched.",
         )
 
-    def _report(self, interval: _Interval, *, loss: float, norm: float) -> None:
+    def _report(self, interval: _Interval, *, norm: float) -> None:
         """Every iteration to the events and to TensorBoard, every ``--log-interval`` to the log."""
-        flags, position = self.flags, self.position
+        flags, position, loss = self.flags, self.position, self.totals.losses[-1]
         seconds = interval.seconds_per_iteration()
         operations = floating_point_operations(self.model.spec, batch_size=flags.batch_size, seq_length=flags.seq_length)
         report = StepReport(
@@ -193,18 +193,35 @@ class Trainer:
         if position.iteration % flags.log_interval == 0:
             print(replace(report, lm_loss=interval.mean_loss()).line(), flush=True)
 
-    @torch.no_grad()
-    def _validate(self, samples: Samples, evaluations: int, *, final: bool) -> None:
-        """Mean loss over the next ``--eval-iters`` batches of ``samples``."""
+    def _validate(self, evaluations: int, *, part: str | None = None) -> None:
+        """The loss on validation samples that ``evaluations`` earlier ones have not used."""
+        if self.splits.validation is None:
+            return
         flags, position = self.flags, self.position
-        self.model.eval()
-        first = evaluations * flags.eval_iters * flags.batch_size
-        micro_batches = flags.eval_iters * flags.micro_batches
-        losses = [self._loss(self._micro_batch(samples, first + n * flags.micro_batch_size)) for n in range(micro_batches)]
-        loss = float(torch.stack(losses).mean())
-        print(validation_lines(position.iteration, loss, final=final), flush=True)
+        loss = self._mean_loss(self.splits.validation, first=evaluations * flags.eval_iters * flags.batch_size)
+        print(validation_lines(position.iteration, loss, part=part), flush=True)
         self.scalars.validation(loss, iteration=position.iteration, consumed_samples=position.consumed_samples)
         self.events.metric(step=position.iteration, validation_loss=loss)
+
+    def _test(self) -> None:
+        if self.splits.test is not None:
+            loss = self._mean_loss(self.splits.test, first=0)
+            print(validation_lines(self.position.iteration, loss, part="test"), flush=True)
+            self.events.metric(step=self.position.iteration, test_loss=loss)
+
+    @torch.no_grad()
+    def _mean_loss(self, samples: Samples, *, first: int) -> float:
+        """Over ``--eval-iters`` batches from sample ``first`` on, every micro batch counting alike."""
+        flags = self.flags
+        self.model.eval()
+        starts = range(first, first + flags.eval_iters * flags.batch_size, flags.micro_batch_size)
+        return float(torch.stack([self._loss(self._micro_batch(samples, start)) for start in starts]).mean())
+
+    def _save_if_due(self, *, asked: bool) -> None:
+        flags, iteration = self.flags, self.position.iteration
+        due = flags.save_interval is not None and iteration % flags.save_interval == 0
+        if self.save is not None and (due or asked or iteration == flags.train_iters):
+            self.save(self.position)
 
     def _exit_reason(self, seconds: float) -> str | None:
         minutes, interval = self.flags.exit_duration_in_mins, self.flags.exit_interval
@@ -214,12 +231,10 @@ class Trainer:
             return f"--exit-interval {interval}"
         return None
 
-    def _interrupted(self, reason: str, saved_at: int | None) -> Interrupted:
-        where = f"saved at iteration {saved_at}" if saved_at is not None else "nothing is saved: there is no --save"
+    def _interrupted(self, reason: str) -> Interrupted:
         return Interrupted(
             f"training was stopped by {reason} after iteration {self.position.iteration} of {self.flags.train_iters}",
-            value=where,
-            source=self.flags.save,
+            value=f"saved in {self.flags.save}" if self.save is not None else "nothing is saved, there is no --save",
             remedy="Start it again without --finetune, --no-load-optim and --no-load-rng: it goes on from there.",
         )
 

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100
+from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+
 _SLICE_ELEMENTS = 1 << 25  # logits at hand at once: 128 MiB in fp32
 
 
 def token_losses_mean(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the positions whose label is not ``IGNORED``.
+    """Mean cross-entropy over the positions whose label is not ``IGNORE_INDEX``.
 
     Args:
         hidden: [b, s, H] normalised last hidden states.
@@ -28,7 +29,7 @@ def token_losses_mean(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     Returns:
         fp32 scalar; 0 (with zero gradients) where no position counts.
     """
-    chosen = labels != IGNORED
+    chosen = labels != IGNORE_INDEX
     rows, wanted = hidden[chosen], labels[chosen]
     if not len(wanted):
         return hidden.sum().float() * 0.0

@@ -48,24 +48,23 @@ class MixedPrecisionAdamW:
         decayed = [master for master in self._masters.values() if master.dim() > 1]
         others = [master for master in self._masters.values() if master.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self._adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=settings.betas, eps=settings.eps)
+        self._adam = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=0.0, betas=settings.betas, eps=settings.eps, fused=True
+        )
 
-    def step(self, lr: float) -> float:
-        """Clip, step and forget the gradients.
+    def gradient_norm(self) -> Tensor:
+        """L2 norm over the gradients of all trainable parameters, fp32 scalar."""
+        return torch.nn.utils.get_total_norm([master.grad for master in self._masters.values() if master.grad is not None])
 
-        Returns:
-            The gradients' L2 norm over all trainable parameters, before clipping.
-        """
-        masters = list(self._masters.values())
-        norm = torch.nn.utils.get_total_norm([master.grad for master in masters if master.grad is not None])
+    def step(self, lr: float, *, norm: Tensor) -> None:
+        """Clip by ``norm`` (factor clip / (norm + 1e-6) where that is below 1), step, and forget the gradients."""
         if self.settings.clip_grad > 0:
-            torch.nn.utils.clip_grads_with_norm_(masters, self.settings.clip_grad, norm)
+            torch.nn.utils.clip_grads_with_norm_(self._masters.values(), self.settings.clip_grad, norm)
         for group in self._adam.param_groups:
             group["lr"] = lr
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
         self._publish()
-        return float(norm)
 
     @torch.no_grad()
     def _publish(self) -> None:

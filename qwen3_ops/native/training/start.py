@@ -11,9 +11,10 @@ from torch import nn
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.events import Events
+from qwen3_ops.native.checkpoint.dtypes import as_torch_dtype
 from qwen3_ops.native.checkpoint.mcore import McoreCheckpoint, open_checkpoint, read_tracker
 from qwen3_ops.native.checkpoint.tracker import iteration_folder
-from qwen3_ops.native.model import TORCH_DTYPES, Qwen3, build_model, load_full_state
+from qwen3_ops.native.model import Qwen3, build_model, load_full_state
 from qwen3_ops.native.training.checkpointing import OPTIMIZER, TrainerState, load_tensors, restore_rng, sample_order
 from qwen3_ops.native.training.flags import FLAGS
 from qwen3_ops.native.training.loop import Position
@@ -49,7 +50,7 @@ def load_model(flags: FLAGS, *, device: torch.device, events: Events) -> tuple[Q
     Raises:
         BadInput: no checkpoint where one is named, or one that does not fit the flags.
     """
-    model = build_model(flags.model_spec(), dtype=TORCH_DTYPES[flags.params_dtype_name], device=device)
+    model = build_model(flags.model_spec(), dtype=as_torch_dtype(flags.params_dtype_name), device=device)
     if flags.load is None:
         events.log(f"no --load: the weights are drawn at random from seed {flags.seed}")
         draw_weights(model, std=flags.init_method_std, seed=flags.seed)

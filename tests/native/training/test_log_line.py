@@ -60,8 +60,8 @@ def test_every_stored_line_is_rendered_alike(golden: Path) -> None:
 def test_validation_lines_are_the_stored_ones(golden: Path) -> None:
     stored = (golden / "train" / "sft_eval_tb" / "log_lines.txt").read_text()
     points = json.loads((golden / "train" / "sft_eval_tb" / "tensorboard_scalars.json").read_text())["lm loss validation"]
-    for (iteration, loss), final in zip(points, (False, False, True), strict=True):
-        assert validation_lines(iteration, loss, final=final) in stored
+    for (iteration, loss), part in zip(points, (None, None, "validation"), strict=True):
+        assert validation_lines(iteration, loss, part=part) in stored
 
 
 def test_floating_point_operations_equal_megatrons_count() -> None:

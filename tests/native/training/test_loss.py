@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
 from qwen3_ops.native.training import loss as module
-from qwen3_ops.native.training.loss import IGNORED, token_losses_mean
+from qwen3_ops.native.training.loss import token_losses_mean
 
 
 def problem(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -15,8 +16,8 @@ def problem(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Ten
     hidden = torch.randn(3, 7, 16, generator=generator).to(dtype).requires_grad_()
     weight = torch.randn(50, 16, generator=generator).to(dtype).requires_grad_()
     labels = torch.randint(0, 50, (3, 7), generator=generator)
-    labels[0, :4] = IGNORED
-    labels[2] = IGNORED
+    labels[0, :4] = IGNORE_INDEX
+    labels[2] = IGNORE_INDEX
     return hidden, weight, labels
 
 
@@ -25,7 +26,7 @@ def problem(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Ten
 def test_value_and_gradients(slice_rows: int, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SLICE_ELEMENTS", 50 * slice_rows)
     hidden, weight, labels = problem(dtype)
-    plain = F.cross_entropy(F.linear(hidden, weight).float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    plain = F.cross_entropy(F.linear(hidden, weight).float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
     wanted = torch.autograd.grad(plain / 3, [hidden, weight])
     found = token_losses_mean(hidden, weight, labels)
     torch.testing.assert_close(found, plain, rtol=0, atol=tolerance)
@@ -45,7 +46,7 @@ def test_a_frozen_output_layer_gets_no_gradient() -> None:
 
 def test_nothing_to_learn_is_zero() -> None:
     hidden, weight, labels = problem()
-    loss = token_losses_mean(hidden, weight, torch.full_like(labels, IGNORED))
+    loss = token_losses_mean(hidden, weight, torch.full_like(labels, IGNORE_INDEX))
     loss.backward()
     assert loss == 0
     assert hidden.grad is not None

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from qwen3_ops.model import ModelSpec
-from qwen3_ops.native.training.loss import IGNORED, token_losses_mean
+from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.training.loss import token_losses_mean
 from qwen3_ops.native.training.optimizer import AdamSettings, MixedPrecisionAdamW
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -23,8 +24,8 @@ def batches(spec: ModelSpec, count: int) -> list[Batch]:
     for number in range(count):
         tokens = torch.randint(0, spec.padded_vocab_size, (2, 9 + number), generator=generator)
         labels = tokens.roll(-1, dims=1)
-        labels[:, -1] = IGNORED
-        labels[0, : 2 + number] = IGNORED
+        labels[:, -1] = IGNORE_INDEX
+        labels[0, : 2 + number] = IGNORE_INDEX
         made.append((tokens, labels))
     return made
 
@@ -36,7 +37,9 @@ def reference_losses(model: Any, steps: list[list[Batch]], *, lr: float) -> list
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8)
     means = []
     for step in steps:
-        losses = [F.cross_entropy(model(tokens).logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED) for tokens, labels in step]
+        losses = [
+            F.cross_entropy(model(tokens).logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX) for tokens, labels in step
+        ]
         mean = torch.stack(losses).mean()
         mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -58,7 +61,7 @@ def test_losses_of_six_steps(spec: ModelSpec, both: Callable[[ModelSpec], Any], 
     for step in steps:
         losses = [token_losses_mean(model.hidden_states(tokens), model.output_weight, labels) for tokens, labels in step]
         (torch.stack(losses).sum() / 2).backward()
-        optimizer.step(1e-3)
+        optimizer.step(1e-3, norm=optimizer.gradient_norm())
         found.append(torch.stack(losses).mean().item())
     wanted = reference_losses(reference, steps, lr=1e-3)
     assert found == pytest.approx(wanted, abs=2e-5)

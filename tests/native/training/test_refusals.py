@@ -83,7 +83,7 @@ def test_weights_that_are_not_numbers_end_the_run(train: Train, short: list[str]
     state = base.full_state_dict()
     state["decoder.final_layernorm.weight"] = state["decoder.final_layernorm.weight"] * float("nan")
     write_checkpoint(tmp_path / "broken", iteration=1, state=state, model=base.model, layout=base.layout, dtype="fp32")
-    with pytest.raises(QualityGate, match=r"loss of iteration 1 is not a number: micro batch with the records \d+, \d+"):
+    with pytest.raises(QualityGate, match=r"loss of iteration 1 is not a number: seen with the records \d+, \d+"):
         train(edit.changed(short, load=tmp_path / "broken", save=tmp_path / "save"))
     assert read_tracker(tmp_path / "save") is None
 
