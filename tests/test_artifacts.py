@@ -10,10 +10,8 @@ from qwen3_ops.errors import BadInput, Infrastructure
 
 
 def manifest(**changes):
-    values = dict(
-        kind="dataset", stage="s", verb="v", engine="native", key="k", argv=[], started_at="a", finished_at="b", seconds=1.0
-    )
-    return Manifest(**{**values, **changes})
+    values = {"kind": "dataset", "stage": "s", "verb": "v", "engine": "native", "key": "k", "argv": [], "seconds": 1.0}
+    return Manifest(**{**values, "started_at": "a", "finished_at": "b", **changes})
 
 
 def test_a_folder_appears_only_when_it_is_whole(tmp_path):
