@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.model import Dtype, ModelSpec
-
-TORCH_DTYPES: Mapping[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+from qwen3_ops.model import ModelSpec
 
 
 class RMSNorm(nn.Module):

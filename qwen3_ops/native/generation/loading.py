@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-
-import torch
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.events import Events
+from qwen3_ops.native.checkpoint.dtypes import as_torch_dtype
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.generation.flags import InferenceFlags
-from qwen3_ops.native.model import TORCH_DTYPES, Qwen3, build_model, load_full_state
-
-_ONE_THREAD_BELOW = 20_000_000  # parameters: handing work to threads costs more than it saves
+from qwen3_ops.native.model import Qwen3, build_model, load_full_state
+from qwen3_ops.native.threads import choose_threads
 
 
 def load_model(flags: InferenceFlags, *, events: Events) -> Qwen3:
@@ -36,9 +33,8 @@ def load_model(flags: InferenceFlags, *, events: Events) -> Qwen3:
     if not math.isclose(checkpoint.model.norm_epsilon, flags.norm_epsilon):
         events.warning(f"--norm-epsilon is {flags.norm_epsilon}, but {flags.load} was made with {checkpoint.model.norm_epsilon}")
     spec = flags.model_spec()
-    if "OMP_NUM_THREADS" not in os.environ and spec.num_parameters < _ONE_THREAD_BELOW:
-        torch.set_num_threads(1)
-    model = build_model(spec, dtype=TORCH_DTYPES[flags.params_dtype_name])
+    choose_threads(spec)
+    model = build_model(spec, dtype=as_torch_dtype(flags.params_dtype_name))
     load_full_state(model, checkpoint.state(padded=True))
     return model.eval()
 

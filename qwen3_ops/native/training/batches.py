@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.model import read_json
+from qwen3_ops.native.data.indexed import IndexedDataset
+from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.trainer_view import (
     IGNORE_INDEX,
     InstructionDataset,
@@ -111,7 +111,10 @@ def open_splits(flags: FLAGS) -> Splits:
     evaluations = flags.train_iters // flags.eval_interval + 1
     wanted = (flags.train_iters, evaluations * flags.eval_iters, flags.eval_iters)
     prefix = Path(flags.data_path[0])
-    pad = pad_token_id(flags.tokenizer_name_or_path)
+    tokenizer = Tokenizer(flags.tokenizer_name_or_path)
+    if flags.prompt_type is not None:
+        tokenizer.use_template(flags.prompt_type)
+    pad = tokenizer.pad_token_id
     parts: list[Samples | None] = []
     if flags.is_instruction_dataset:
         dataset = InstructionDataset(prefix, flags.seq_length)
@@ -141,32 +144,4 @@ def _pretrain_part(flags: FLAGS, prefix: Path, documents: range, samples: int, p
 
 
 def _num_documents(prefix: Path) -> int:
-    from qwen3_ops.native.data.indexed import IndexedDataset
-
     return len(IndexedDataset(prefix))
-
-
-def pad_token_id(folder: Path) -> int:
-    """The padding token of a Hugging Face tokenizer folder; its end-of-sequence token where it has none.
-
-    Raises:
-        BadInput: no tokenizer there, or one without either.
-    """
-    config = read_json(folder / "tokenizer_config.json", what="the tokenizer's configuration")
-    names = [_content(config.get(key)) for key in ("pad_token", "eos_token")]
-    name = next((name for name in names if name), None)
-    for number, token in (config.get("added_tokens_decoder") or {}).items():
-        if token.get("content") == name:
-            return int(number)
-    tokenizer = folder / "tokenizer.json"
-    added: Sequence[dict[str, object]] = read_json(tokenizer, what="the tokenizer").get("added_tokens", []) if tokenizer.is_file() else []
-    for entry in added:
-        if entry.get("content") == name:
-            return int(str(entry["id"]))
-    raise BadInput("the tokenizer has no padding token", value=name, source=folder, remedy="Set pad_token in tokenizer_config.json.")
-
-
-def _content(token: object) -> str | None:
-    """A token is written as text, or as an object with its text in ``content``."""
-    value = token.get("content") if isinstance(token, dict) else token
-    return value if isinstance(value, str) else None

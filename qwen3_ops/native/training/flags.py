@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from qwen3_ops.native.data.templates import TEMPLATES
 from qwen3_ops.native.model_flags import ModelFlags
 
 TargetModule = Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
@@ -108,6 +109,13 @@ class FLAGS(ModelFlags):
     tensorboard_dir: Path | None = None
     exit_duration_in_mins: int | None = Field(default=None, ge=1)
     exit_interval: int | None = Field(default=None, ge=1)
+
+    @field_validator("prompt_type")
+    @classmethod
+    def _known_template(cls, value: str | None) -> str | None:
+        if value is not None and value not in TEMPLATES:
+            raise ValueError(f"no such template; there are {', '.join(sorted(TEMPLATES))}")
+        return value
 
     @property
     def lora(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.model import ModelSpec
+from qwen3_ops.native.threads import choose_threads
 from qwen3_ops.native.training.batches import open_splits
 from qwen3_ops.native.training.checkpointing import save_checkpoint
 from qwen3_ops.native.training.flags import FLAGS
@@ -19,8 +19,6 @@ from qwen3_ops.native.training.optimizer import AdamSettings, MixedPrecisionAdam
 from qwen3_ops.native.training.schedule import schedule_of
 from qwen3_ops.native.training.start import load_model, refuse_overwriting, remove_leftovers, restore
 from qwen3_ops.verbs import Context, Outcome
-
-_ONE_THREAD_BELOW = 20_000_000  # parameters: handing work to threads costs more than it saves
 
 
 def run(flags: FLAGS, ctx: Context) -> Outcome:
@@ -66,12 +64,6 @@ def refuse_several_processes() -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != 1:
         raise BadInput("this engine trains in one process", value=world, source="WORLD_SIZE", remedy="Start it once, without torchrun.")
-
-
-def choose_threads(spec: ModelSpec) -> None:
-    """One thread for tiny models; ``OMP_NUM_THREADS`` has the last word."""
-    if "OMP_NUM_THREADS" not in os.environ and spec.num_parameters < _ONE_THREAD_BELOW:
-        torch.set_num_threads(1)
 
 
 def _announce(model: torch.nn.Module, optimizer: MixedPrecisionAdamW, flags: FLAGS) -> None:

@@ -105,3 +105,11 @@ def test_lora_restarted_with_finetune(
     train(edit.changed(first, save_interval=10, train_iters=10, lr_decay_iters=20))
     argv = [*sft, *lora, "--lora-load", str(tmp_path / "save"), "--lora-ckpt-filter"]
     assert_curve(train(argv), golden, "lora_restart_with_finetune", tolerance=1e-5)
+
+
+def test_held_out_parts_are_told_after_training(train: Train, sft: list[str], edit: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(edit.changed(sft, split="60,20,20", eval_iters=1, train_iters=2, seq_length=64))
+    printed = capsys.readouterr().out
+    assert "validation loss at iteration 2 on validation set" in printed
+    assert "validation loss at iteration 2 on test set" in printed
+    assert run.curve("validation_loss").keys() == run.curve("test_loss").keys() == {2}

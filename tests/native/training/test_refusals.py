@@ -10,7 +10,6 @@ import pytest
 
 from qwen3_ops.errors import BadInput, Infrastructure, QualityGate
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker, write_checkpoint
-from qwen3_ops.native.training.batches import pad_token_id
 
 Train = Callable[[list[str]], Any]
 
@@ -108,16 +107,6 @@ def test_from_scratch_is_allowed_and_said(train: Train, pretrain: list[str], edi
     assert first.curve("lm_loss") == again.curve("lm_loss")
     assert 5.5 < first.curve("lm_loss")[1] < 7  # log(512) = 6.24
     assert first.outcome.kind == "mcore_checkpoint"
-
-
-def test_padding_token(tokenizer_dir: Path, tmp_path: Path) -> None:
-    assert pad_token_id(tokenizer_dir) == 507
-    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": null, "eos_token": {"content": "<e>"}}')
-    (tmp_path / "tokenizer.json").write_text('{"added_tokens": [{"id": 3, "content": "<e>"}]}')
-    assert pad_token_id(tmp_path) == 3
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(BadInput, match="no padding token"):
-        pad_token_id(tmp_path)
 
 
 def test_a_damaged_optimizer_state(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:

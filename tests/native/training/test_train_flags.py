@@ -70,6 +70,7 @@ def test_refused(extra: list[str], message: str) -> None:
         ({"--seq-length": "65536"}, "exceeds --max-position-embeddings"),
         ({"--num-query-groups": "7"}, "--num-attention-heads 40 is not divisible by 7"),
         ({"--pipeline-model-parallel-size": "3"}, "--num-layers 40 is not divisible by 3"),
+        ({"--prompt-type": "qwen9"}, "no such template"),
         ({"--normalization": "LayerNorm"}, "--normalization RMSNorm"),
     ],
 )
