@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import local_airflow
 
 QUIET = {
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
-    "AIRFLOW__LOGGING__LOG_FORMAT": "  %(message)s",
+    "AIRFLOW__LOGGING__LOG_FORMAT": "  %(message).150s",
     # The stages' own lines pass; how a task failed is told below the table of what was made.
     "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "airflow.task.operators.qwen3_airflow=INFO task=CRITICAL",
 }
@@ -46,7 +47,9 @@ class Observer:
 
 
 def main() -> int:
-    demo = local_airflow.DEMO
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=local_airflow.DEMO, help="of everything the demo makes")
+    demo = parser.parse_args().folder.absolute()
     session = local_airflow.start_session(demo / "airflow", demo / "twin", **QUIET)
     end_everything_on_interrupt(session)
     local_airflow.ensure_twin(demo / "twin")

@@ -114,7 +114,7 @@ class StageOperator(BaseOperator):
         )
         runtime = get_runtime(plan.config.runtime)
         handle = self._attach(runtime, job) or runtime.submit(job)
-        raise_unless_done(self._follow(runtime, handle), stage=self.task_id)
+        raise_unless_done(self._follow(runtime, handle))
         return _reference(Path(plan.stage(self.task_id).output))
 
     def on_kill(self) -> None:

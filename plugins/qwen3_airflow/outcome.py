@@ -10,7 +10,7 @@ from qwen3_airflow.runtimes.base import Ended
 from qwen3_ops.errors import ExitCode
 
 
-def raise_unless_done(ended: Ended, *, stage: str) -> None:
+def raise_unless_done(ended: Ended) -> None:
     """Turn an exit status into Airflow's terms.
 
     Raises:
@@ -20,7 +20,7 @@ def raise_unless_done(ended: Ended, *, stage: str) -> None:
     code = ended.exit_code
     if code == ExitCode.DONE:
         return
-    message = f"{stage}: {ended.error or _describe(code)}"
+    message = ended.error or _describe(code)
     if code in set(ExitCode) and not ExitCode(code).retryable:
         raise AirflowFailException(message)
     raise AirflowException(message)
