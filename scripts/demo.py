@@ -60,12 +60,12 @@ def main() -> int:
 
     observer = Observer(dag)
     started = time.monotonic()
-    run = dag.test(run_conf={"recipe": "tiny"})
+    run = dag.test(run_conf={"recipe": "tiny", "output_root": str(demo / "outputs")})
     seconds = time.monotonic() - started
     if run.state != "success":
         observer.report()
         return 1
-    show(run, seconds=seconds)
+    show(run, output_root=demo / "outputs", seconds=seconds)
     return 0
 
 
@@ -80,32 +80,32 @@ def end_everything_on_interrupt(session: str) -> None:
     signal.signal(signal.SIGINT, interrupt)
 
 
-def show(run: Any, *, seconds: float) -> None:
+def show(run: Any, *, output_root: Path, seconds: float) -> None:
     """The table, the losses, the accuracies, the exported model."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from qwen3_airflow.operators import name_of_run
-    from qwen3_ops.artifacts import read_manifest
+    from qwen3_ops.artifacts import require_artifact
     from qwen3_ops.plan import load_plan
-    from qwen3_ops.recipes import RECIPES
 
-    plan = load_plan(Path(RECIPES["tiny"]().output_root) / "runs" / name_of_run(run) / "plan.json")
+    plan = load_plan(output_root / "runs" / name_of_run(run) / "plan.json")
+    artifacts = {stage.name: require_artifact(Path(stage.output), [stage.kind]) for stage in plan.stages}
     durations = {ti.task_id: ti.duration for ti in run.get_task_instances()}
-    table = Table("task", "seconds", "", "artifact", title=f"qwen3_lora_sft, {seconds:.0f} s", title_justify="left")
-    table.columns[1].justify = "right"
-    metrics = {}
+    table = Table(box=box.SIMPLE, pad_edge=False, title=f"qwen3_lora_sft: {seconds:.0f} s", title_justify="left")
+    for header in ("task", "seconds", "", "artifact"):
+        table.add_column(header, justify="right" if header == "seconds" else "left", no_wrap=True)
     for stage in plan.stages:
-        manifest = read_manifest(Path(stage.output))
-        metrics[stage.name] = {} if manifest is None else manifest.metrics
-        shown = os.path.relpath(stage.output)
-        table.add_row(stage.name, f"{durations[stage.name]:.1f}", "reused" if stage.reused else "made", shown)
+        artifact = Path(stage.output).relative_to(output_root / "artifacts")
+        table.add_row(stage.name, f"{durations[stage.name]:.1f}", "reused" if stage.reused else "made", str(artifact))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
-    training = metrics["train_lora"]
-    console.print(f"training loss  first {training['first_loss']:.3f}, last {training['last_loss']:.3f}")
-    console.print(f"MMLU accuracy  base {metrics['mmlu_base']['accuracy']:.1%}, tuned {metrics['mmlu_tuned']['accuracy']:.1%}")
-    console.print(f"exported model {plan.stage('export_hf').output}")
+    training, base, tuned = (artifacts[name].metrics for name in ("train_lora", "mmlu_base", "mmlu_tuned"))
+    console.print(f"artifacts are in {output_root / 'artifacts'}")
+    console.print(f"training loss    first {training['first_loss']:.3f}, last {training['last_loss']:.3f}")
+    console.print(f"MMLU accuracy    base {base['accuracy']:.1%}, tuned {tuned['accuracy']:.1%}")
+    console.print(f"exported model   {Path(plan.stage('export_hf').output) / artifacts['export_hf'].facts['model']}")
 
 
 if __name__ == "__main__":

@@ -23,23 +23,24 @@ def demo(folder, twin):
 
 
 def run_demo(folder: Path) -> str:
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "demo.py"), "--folder", str(folder)], capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def table(printed: str) -> dict[str, tuple[str, str]]:
+def table(printed: str) -> dict[str, tuple[str, Path]]:
     """Task -> (made or reused, artifact)."""
-    rows = re.findall(r"│ (\w+) +│ +[\d.]+ │ (made|reused) +│ (\S+) +│", printed)
-    return {task: (how, artifact) for task, how, artifact in rows}
+    store = Path(re.search(r"artifacts are in (\S+)", printed)[1])
+    rows = re.findall(r"^ *(\w+) +[\d.]+ +(made|reused) +(\S+) *$", printed, re.MULTILINE)
+    return {task: (how, store / artifact) for task, how, artifact in rows}
 
 
 def test_dag_test_makes_every_artifact_and_the_model_learns(demo):
     rows = table(demo)
     assert list(rows) == TASKS[1:]
     assert {how for how, _ in rows.values()} == {"made"}
-    for _, artifact in rows.values():
-        assert read_manifest(ROOT / artifact) or read_manifest(Path(artifact))
+    assert all(read_manifest(artifact) for _, artifact in rows.values())
     first, last = map(float, re.search(r"training loss +first ([\d.]+), last ([\d.]+)", demo).groups())
     assert last <= first / 2
     base, tuned = map(float, re.search(r"MMLU accuracy +base ([\d.]+)%, tuned ([\d.]+)%", demo).groups())
@@ -52,6 +53,28 @@ def test_long_stages_show_their_progress(demo):
 
 def test_a_second_demo_reuses_everything(demo, folder):
     assert {how for how, _ in table(run_demo(folder)).values()} == {"reused"}
+
+
+def test_the_exported_model_equals_the_merged_one(demo):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from qwen3_ops.model import ModelSpec
+    from qwen3_ops.native.checkpoint.mcore import open_checkpoint
+    from qwen3_ops.native.model import build_model, load_full_state
+
+    exported = Path(re.search(r"exported model +(\S+)", demo)[1])
+    _, merged = table(demo)["merge_lora"]
+    spec = ModelSpec.from_hf(exported)
+    ours = build_model(spec, dtype=torch.float32)
+    load_full_state(ours, open_checkpoint(merged).state(padded=True))
+    theirs = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    ids = AutoTokenizer.from_pretrained(exported)("What is a sparrow?\nA. animal\nB. plant\nAnswer:", return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        difference = (ours(ids)[..., : expected.shape[-1]] - expected).abs().max()
+    assert expected.std() > 0.1
+    assert difference < 1e-4
 
 
 def test_a_run_over_rest_succeeds(demo, airflow):
