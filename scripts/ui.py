@@ -130,20 +130,25 @@ def login(home: Path) -> tuple[str, str]:
 
 def end_everything(session: str, airflow: subprocess.Popen[bytes]) -> None:
     """Ends the stages, Airflow, and whatever those leave behind, in sessions of their own or not."""
-    from qwen3_airflow.runtimes.procfs import is_session_leader, with_variable
+    from qwen3_airflow.runtimes.procfs import Identity, is_session_leader, with_variable
     from qwen3_airflow.runtimes.stopper import stop_all
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):  # the terminal may be gone
         print("Ending Airflow and the stages it runs", flush=True)
-    for process in with_variable(local_airflow.SESSION_VARIABLE, session):
-        if is_session_leader(process) and process.pid != airflow.pid:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)  # a stage: Airflow waits for it, so it must save first
     airflow.send_signal(signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
-        airflow.wait(timeout=GRACE_SECONDS)
+    told: set[Identity] = set()
+    deadline = time.monotonic() + GRACE_SECONDS
+    while airflow.poll() is None and time.monotonic() < deadline:
+        # Airflow waits for its tasks, and they for their stages: those save and end, also one that starts only now.
+        stages = {process for process in with_variable(local_airflow.SESSION_VARIABLE, session) if is_session_leader(process)}
+        for process in stages - told:
+            if process.pid != airflow.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+        told |= stages
+        time.sleep(0.2)
     stop_all(local_airflow.SESSION_VARIABLE, session, session=airflow.pid, grace=5)
     airflow.wait()
 

@@ -34,28 +34,42 @@ def uninterrupted(folder, twin_environment) -> dict:
     return read_manifest(Path(training["output"])).metrics
 
 
+def process_of(outputs: Path) -> int | None:
+    """Pid of the training, once it has been started."""
+    for record in outputs.glob("runs/*/train_lora/process.json"):
+        return json.loads(record.read_text())["identity"]["pid"]
+    return None
+
+
+def saved(outputs: Path, iteration: int) -> bool:
+    trackers = list(outputs.glob("artifacts/train_lora/*/latest_checkpointed_iteration.txt"))
+    return bool(trackers) and int(trackers[0].read_text()) >= iteration
+
+
+def test_a_run_marked_failed_lets_its_training_end_in_order(airflow, folder):
+    outputs = folder / "stopping"
+    run_id = airflow.trigger(recipe="tiny", train_iters=5000, save_interval=10, output_root=str(outputs))
+    wait_for("a save", lambda: saved(outputs, 10), seconds=180)
+    training = process_of(outputs)
+    airflow.set_run_state(run_id, "failed")
+    wait_for("the end of the training", lambda: not Path(f"/proc/{training}").exists(), seconds=60)
+    (exit_json,) = outputs.glob("runs/*/train_lora/exit.json")
+    assert json.loads(exit_json.read_text())["exit_code"] == 130
+
+
 def test_training_survives_its_worker_and_resumes_after_its_own_death(airflow, uninterrupted, folder):
     outputs = folder / "crashing"
     run_id = airflow.trigger(**SHORT, output_root=str(outputs))
 
-    def process() -> int | None:
-        for record in outputs.glob("runs/*/train_lora/process.json"):
-            return json.loads(record.read_text())["identity"]["pid"]
-        return None
-
-    def saved(iteration: int) -> bool:
-        trackers = list(outputs.glob("artifacts/train_lora/*/latest_checkpointed_iteration.txt"))
-        return bool(trackers) and int(trackers[0].read_text()) >= iteration
-
-    training = wait_for("the training to start", process, seconds=120)
-    wait_for("a save", lambda: saved(10), seconds=120)
+    training = wait_for("the training to start", lambda: process_of(outputs), seconds=120)
+    wait_for("a save", lambda: saved(outputs, 10), seconds=120)
 
     worker = int(Path(f"/proc/{training}/stat").read_text().rsplit(")", 1)[1].split()[1])
     os.kill(worker, signal.SIGKILL)
     airflow.wait_for_task(run_id, "train_lora", "up_for_retry", seconds=60)
     airflow.clear(run_id, "train_lora")
     wait_for("the next try", lambda: "Following process" in airflow.log(run_id, "train_lora", attempt=2), seconds=60)
-    assert process() == training, "one process, not two"
+    assert process_of(outputs) == training, "one process, not two"
 
     os.kill(training, signal.SIGKILL)
     airflow.wait_for_task(run_id, "train_lora", "up_for_retry", seconds=60)
