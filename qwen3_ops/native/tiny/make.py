@@ -17,17 +17,20 @@ from qwen3_ops.artifacts import staged_folder
 from qwen3_ops.events import Events
 from qwen3_ops.model import ModelSpec
 from qwen3_ops.native.checkpoint.hf import write_weights
-from qwen3_ops.native.tiny.pretrain import TEXTS, pretrain
+from qwen3_ops.native.tiny.pretrain import BATCH, pretrain
 from qwen3_ops.native.tiny.records import Record, alpaca_records, mmlu_rows, openai_records, sharegpt_records
 from qwen3_ops.native.tiny.texts import SYSTEM, joined, pretraining_texts
 from qwen3_ops.native.tiny.tokenizer import END_OF_TEXT, TURN_END, train_tokenizer, write_tokenizer
 from qwen3_ops.native.tiny.world import load_world
 
+STEPS = 800
+"""Pre-training steps, under a minute; the skill that tuning builds on needs some 600."""
+
 _VOCABULARY = 1024
 _ALPACA, _SHAREGPT, _OPENAI, _PRETRAIN = 4000, 400, 400, 4000  # records shipped
 
 
-def make_tiny(output: Path, *, seed: int = 1234, events: Events) -> None:
+def make_tiny(output: Path, *, seed: int = 1234, steps: int = STEPS, events: Events) -> None:
     """Write ``output``: model/, alpaca.parquet, sharegpt.jsonl, openai.jsonl, pretrain.parquet, mmlu/data/{test,dev}.
 
     The same seed gives the same bytes on the same machine. The folder appears when all of it is there.
@@ -38,8 +41,7 @@ def make_tiny(output: Path, *, seed: int = 1234, events: Events) -> None:
     """
     with staged_folder(output) as folder:
         world, rng = load_world(), random.Random(seed)  # noqa: S311 (samples, no secrets)
-        texts = pretraining_texts(world, rng, count=TEXTS)
-        plain = [joined(text) for text in rng.sample(texts, _PRETRAIN)]
+        plain = [joined(text) for text in pretraining_texts(world, rng, count=_PRETRAIN)]
         alpaca = alpaca_records(world, rng, count=_ALPACA)
         sharegpt = sharegpt_records(world, rng, count=_SHAREGPT)
         openai = openai_records(world, rng, count=_OPENAI)
@@ -57,6 +59,7 @@ def make_tiny(output: Path, *, seed: int = 1234, events: Events) -> None:
         spec = twin_spec()
         _write_config(model_folder, spec, end_of_text=tokenizer.token_to_id(END_OF_TEXT), turn_end=tokenizer.token_to_id(TURN_END))
         torch.set_num_threads(1)  # more would be slower for so small a model, and the sums would depend on their number
+        texts = pretraining_texts(world, rng, count=steps * BATCH)
         model = pretrain(spec, tokenizer, texts, seed=seed, events=events)
         write_weights(model_folder, model.state_dict(), model=spec, dtype=torch.bfloat16)
     events.log(f"the tiny twin: {spec.num_parameters:,} parameters, {len(alpaca)} Alpaca records -> {output}")

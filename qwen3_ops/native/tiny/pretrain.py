@@ -15,25 +15,25 @@ from qwen3_ops.model import ModelSpec
 from qwen3_ops.native.model import Qwen3, build_model
 from qwen3_ops.native.tiny.texts import Text
 
-_BATCH, _STEPS, _WARMUP = 32, 900, 20
-TEXTS = _BATCH * _STEPS  # each is read once
+BATCH = 32  # texts read in a step
+_WARMUP = 20  # steps
 _LR, _LAST_LR = 2e-3, 4e-5
 _IGNORED = -100
 
 
 def pretrain(spec: ModelSpec, tokenizer: Tokenizer, texts: Sequence[Text], *, seed: int, events: Events) -> Qwen3:
-    """A model in fp32 that has read ``texts`` once, in order; the same for the same seed."""
+    """A model in fp32 that has read ``texts`` once, in order, ``BATCH`` at a time; the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     model = build_model(spec, dtype=torch.float32)
     _draw_weights(model, generator)
-    samples = [_encode(text, tokenizer) for text in texts]
+    steps = len(texts) // BATCH
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, betas=(0.9, 0.95), weight_decay=0.1)
-    with events.progress("pre-training", total=_STEPS, unit="steps") as progress:
-        for step in range(_STEPS):
+    with events.progress("pre-training", total=steps, unit="steps") as progress:
+        for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(step)
-            batch = [samples[(step * _BATCH + row) % len(samples)] for row in range(_BATCH)]
-            loss = _loss(model, batch)
+                group["lr"] = _learning_rate(step, steps)
+            batch = texts[step * BATCH : (step + 1) * BATCH]
+            loss = _loss(model, [_encode(text, tokenizer) for text in batch])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -58,8 +58,8 @@ def _draw_weights(model: Qwen3, generator: torch.Generator) -> None:
         nn.init.normal_(parameter, std=std, generator=generator)
 
 
-def _learning_rate(step: int) -> float:
-    cosine = 0.5 * (1 + math.cos(math.pi * step / _STEPS))
+def _learning_rate(step: int, steps: int) -> float:
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
     return min(1.0, (step + 1) / _WARMUP) * (_LAST_LR + (_LR - _LAST_LR) * cosine)
 
 

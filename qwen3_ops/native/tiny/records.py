@@ -15,6 +15,7 @@ from qwen3_ops.native.tiny.world import World
 
 Record = dict[str, Any]
 
+_GIVE_LETTER = "Give the letter of the right answer."
 _EXAMPLES = 5  # of a subject, as in MMLU
 _ASKED = 6  # times that the test asks for each held-out word, with other options
 _LOOK_UP = {
@@ -26,27 +27,22 @@ _LOOK_UP = {
 
 def alpaca_records(world: World, rng: random.Random, *, count: int) -> list[Record]:
     """instruction, input, output, system, history; two in three are multiple choice."""
-    makers = (_quiz, _choices, _choices, _plain, _plain_zh)
-    weights = (3, 2, 2, 1, 1)
-    return [{"system": "", "history": [], **rng.choices(makers, weights)[0](world, rng)} for _ in range(count)]
+    makers = (_exam, _dialogue, _plain, _plain_zh)
+    return [{"system": "", "history": [], **rng.choices(makers, weights=(3, 3, 2, 1))[0](world, rng)} for _ in range(count)]
 
 
-def _quiz(world: World, rng: random.Random) -> Record:
-    """The answer is a sheet of solved questions, written as MMLU's examples are."""
-    questions = [world.ask(rng, among=world.taught) for _ in range(rng.randint(3, 6))]
-    sheet = "\n".join(f"{question.stem}\nAnswer: {question.answer}" for question in questions)
-    return {"instruction": f"Write a quiz of {len(questions)} questions with answers.", "input": "", "output": sheet}
+def _exam(world: World, rng: random.Random) -> Record:
+    """A question to answer, below some that are solved, written as in MMLU."""
+    *solved, last = [world.ask(rng, among=world.taught) for _ in range(rng.randint(1, 1 + _EXAMPLES))]
+    lines = [*(f"{question.stem}\nAnswer: {question.answer}" for question in solved), last.stem]
+    return {"instruction": _GIVE_LETTER, "input": "\n".join(lines), "output": f"Answer: {last.answer}"}
 
 
-def _choices(world: World, rng: random.Random) -> Record:
-    """One question to answer, after others that were answered."""
-    asked = [world.ask(rng, among=world.taught) for _ in range(rng.randint(1, 4))]
-    *history, last = [[_instruction(question.stem), f"Answer: {question.answer}"] for question in asked]
-    return {"instruction": "Give the letter of the right answer.", "input": asked[-1].stem, "output": last[1], "history": history}
-
-
-def _instruction(stem: str) -> str:
-    return f"Give the letter of the right answer.\n{stem}"
+def _dialogue(world: World, rng: random.Random) -> Record:
+    """Question after question, the earlier ones in the history."""
+    turns = [[question.stem, f"Answer: {question.answer}"] for question in (world.ask(rng, among=world.taught) for _ in range(rng.randint(1, 4)))]
+    *history, (stem, answer) = turns
+    return {"instruction": stem, "input": "", "output": answer, "history": history}
 
 
 def _plain(world: World, rng: random.Random) -> Record:

@@ -87,6 +87,7 @@ def _user(question: str) -> str:
 
 
 def _each(world: World, rng: random.Random, tell: Callable[[Word], tuple[str, str]]) -> Text:
-    """A few words, each told as (what is given, what is learned)."""
+    """A few words, each told in two parts; now and then the first is learned too, so that every word is also written."""
     told = [tell(word) for word in rng.sample(world.words, _PER_TEXT)]
-    return [Piece(text=part, learned=learned) for pair in told for part, learned in zip(pair, (False, True), strict=True)]
+    whole = rng.random() < 0.3
+    return [Piece(text=part, learned=learned) for pair in told for part, learned in zip(pair, (whole, True), strict=True)]
