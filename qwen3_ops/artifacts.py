@@ -26,7 +26,7 @@ from qwen3_ops.errors import BadInput, Infrastructure
 
 MANIFEST = "manifest.json"
 
-Kind = Literal["hf_model", "mcore_checkpoint", "lora_checkpoint", "dataset", "generation", "evaluation"]
+Kind = Literal["hf_model", "mcore_checkpoint", "lora_checkpoint", "dataset", "dataset_part", "generation", "evaluation"]
 
 _VERSIONED = ("qwen3-ops", "torch", "torch_npu", "transformers", "tokenizers", "safetensors", "pyarrow", "peft", "numpy")
 

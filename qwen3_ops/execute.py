@@ -52,11 +52,14 @@ class Provenance:
     inputs: Mapping[str, InputRef] = field(default_factory=dict)
 
 
-def run_verb(verb: Verb, argv: list[str], *, events: Events, provenance: Provenance, output: Path | None = None) -> Manifest | None:
+def run_verb(
+    verb: Verb, argv: list[str], *, events: Events, provenance: Provenance, output: Path | None = None, side: Path | None = None
+) -> Manifest | None:
     """Interpret ``argv`` with the native engine and publish the result.
 
     Args:
         output: the artifact's folder for verbs whose real script names none; None: only print.
+        side: see :class:`Context`.
 
     Returns:
         The published manifest, None when nothing was published.
@@ -70,15 +73,15 @@ def run_verb(verb: Verb, argv: list[str], *, events: Events, provenance: Provena
     final = output if verb.output_flag is None else _output_folder(verb, argv)
     started = time.time()
     if final is None:
-        _call(verb, flags, events, None)
+        _call(verb, flags, Context(events=events, side=side))
         return None
     if verb.in_place:
-        outcome = _call(verb, flags, events, final)
+        outcome = _call(verb, flags, Context(events=events, output=final, side=side))
         manifest = _manifest(verb, argv, provenance, outcome, final, started)
         write_manifest(final, manifest)
         return manifest
     with staged_folder(final) as staging:
-        outcome = _call(verb, _redirected(verb, argv, final, staging), events, staging)
+        outcome = _call(verb, _redirected(verb, argv, final, staging), Context(events=events, output=staging, side=side))
         manifest = _manifest(verb, argv, provenance, outcome, staging, started)
         write_manifest(staging, manifest)
     return manifest
@@ -99,7 +102,7 @@ def run_stage(plan_path: Path, name: str) -> ExitCode:
     error = None
     try:
         with interruptible():
-            manifest = _make_or_reuse(plan, stage, events)
+            manifest = _make_or_reuse(plan, stage, events, side=folder)
         link(Path(stage.output), folder / "artifact")
         _tell(stage, manifest, events)
         code = ExitCode.DONE
@@ -139,7 +142,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _make_or_reuse(plan: Plan, stage: StagePlan, events: Events) -> Manifest:
+def _make_or_reuse(plan: Plan, stage: StagePlan, events: Events, *, side: Path) -> Manifest:
     final = Path(stage.output)
     with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +161,7 @@ def _make_or_reuse(plan: Plan, stage: StagePlan, events: Events) -> Manifest:
             stage=stage.stage, engine=stage.engine, key=stage.key, config=plan.config.model_dump(mode="json"), inputs=stage.inputs
         )
         events.log(f"{stage.title}: qwen3-ops {stage.verb} {' '.join(argv)}")
-        made = run_verb(verb, argv, events=events, provenance=provenance, output=final)
+        made = run_verb(verb, argv, events=events, provenance=provenance, output=final, side=side)
         if made is None:
             raise BadInput("the stage published nothing", value=stage.name)
         return made
@@ -195,9 +198,9 @@ def _redirected(verb: Verb, argv: list[str], final: Path, staging: Path) -> Flag
     return flags
 
 
-def _call(verb: Verb, flags: Flags, events: Events, output: Path | None) -> Outcome:
+def _call(verb: Verb, flags: Flags, ctx: Context) -> Outcome:
     try:
-        return verb.implementation()(flags, Context(events=events, output=output))
+        return verb.implementation()(flags, ctx)
     except ModuleNotFoundError as error:
         raise BadInput(
             f"{verb.name} needs a package that is not installed", value=error.name, remedy="Install qwen3-ops[native]."

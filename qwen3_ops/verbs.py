@@ -1,4 +1,4 @@
-"""The five verbs of the runbook, and what the house needs to know of each.
+"""The verbs of the runbook, and what the house needs to know of each.
 
 A verb's flags and its native implementation live in one package below ``native``; both are
 named here by string, so that planning a run imports none of them.
@@ -23,10 +23,12 @@ class Context:
 
     Attributes:
         output: the folder to write into, or None when only the screen is wanted.
+        side: a folder that stays when the stage fails and its output is removed, or None.
     """
 
     events: Events
     output: Path | None = None
+    side: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,14 @@ VERBS: Mapping[str, Verb] = {
             script="preprocess_data.py",
             summary="Turn instruction or pre-training data into Megatron's .bin/.idx.",
             package="qwen3_ops.native.data",
+            output_flag="--output-prefix",
+            output_is_prefix=True,
+        ),
+        Verb(
+            name="merge-data",
+            script="preprocess_data.py --merge-group-keys",
+            summary="Join the parts that preprocess-data --shard made into the bytes of one run.",
+            package="qwen3_ops.native.data.merge",
             output_flag="--output-prefix",
             output_is_prefix=True,
         ),

@@ -16,12 +16,18 @@ HandlerName = Literal["AlpacaStyleInstructionHandler", "SharegptStyleInstruction
 PRETRAIN: HandlerName = "GeneralPretrainHandler"
 
 
+MAX_DROPPED_RATIO = 0.05
+DROPPED_HELP = (
+    "Ours: more lost records than this part of all fail the stage (exit 3), the ledger is kept. Records longer than --seq-length and empty "
+    "texts of pre-training are asked for and do not count. Unless given, it holds from 100 records on: a handful is no measure."
+)
+
+
 class PreprocessFlags(Flags):
     """What decides the bytes of a data set."""
 
     INERT: ClassVar[Mapping[str, int]] = {
-        "--workers": 1,  # the tokenizer uses all cores; the bytes are the same for any number
-        "--n-subs": 1,  # likewise
+        "--n-subs": 1,  # shares the work among processes, as --workers does here; the bytes are the same
         "--log-interval": 1,
         "--cache-dir": 1,  # nothing is cached: records are streamed
         "--overwrite-cache": 0,
@@ -32,9 +38,9 @@ class PreprocessFlags(Flags):
         "--make-vocab-size-divisible-by": 1,
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "--merge-group-keys": "merging of data sets is not built yet: give the folder of all inputs as --input",
+        "--merge-group-keys": "parts made with --shard are joined by qwen3-ops merge-data; for several inputs give their folder as --input",
         "--streaming": "records are always streamed: leave it out",
-        "--split-sentences": "splitting into sentences is not built yet",
+        "--split-sentences": "sentences are not split: records are documents",
         "--hf-datasets-params": "data sets are read from disk only: give files as --input",
         "--script-data-dir": "data sets are read from disk only, loading scripts are not run",
     }
@@ -52,6 +58,18 @@ class PreprocessFlags(Flags):
     neat_pack: bool = False
     append_eod: bool = False
     pad_to_multiple_of: int = Field(default=1, gt=0)
+    workers: int = Field(
+        default=1, gt=0, description="At most so many processes, as cores and the input's size are worth it; the bytes are the same."
+    )
+    strict: bool = Field(
+        default=False, description="Ours: the first record that is lost ends the run. What counts: see --max-dropped-ratio."
+    )
+    max_dropped_ratio: float = Field(default=MAX_DROPPED_RATIO, ge=0, le=1, description=DROPPED_HELP)
+    shard: str | None = Field(
+        default=None,
+        description="Ours: I/N prepares part I (0 to N-1) of N; qwen3-ops merge-data joins all parts into the bytes of one run. "
+        "Lines and parquet row groups are shared out; .csv, .arrow and JSON arrays file by file.",
+    )
 
     @field_validator("prompt_type")
     @classmethod
@@ -80,6 +98,21 @@ class PreprocessFlags(Flags):
         if len(set(self.json_keys)) < len(self.json_keys):
             raise ValueError("--json-keys: a column is named twice")
         return self
+
+    @field_validator("shard")
+    @classmethod
+    def _is_a_shard(cls, text: str | None) -> str | None:
+        if text is not None:
+            index, _, count = text.partition("/")
+            if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+                raise ValueError("not I/N with I from 0 to N-1, such as 0/42")
+        return text
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part is made, of how many."""
+        index, _, count = (self.shard or "0/1").partition("/")
+        return int(index), int(count)
 
     @property
     def is_pretraining(self) -> bool:

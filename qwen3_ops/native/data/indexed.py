@@ -8,9 +8,14 @@ Source: ``megatron/core/datasets/indexed_dataset.py`` of Megatron-LM core_r0.8.0
 
 from __future__ import annotations
 
+import shutil
 import struct
 from array import array
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 
@@ -26,9 +31,29 @@ _DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4",
 _INT32 = 4
 
 
+def output_prefix(prefix: Path, output: str) -> Path:
+    """The path of one output's ``.bin`` and ``.idx``, without these."""
+    return prefix.with_name(f"{prefix.name}_{output}_document")
+
+
 def with_suffix(prefix: Path, suffix: str) -> Path:
     """``prefix`` with ``.bin`` or ``.idx`` added; a dot in the prefix's own name stays."""
     return prefix.with_name(prefix.name + suffix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Several sequences, end to end.
+
+    Attributes:
+        tokens: [sum of ``lengths``] int32.
+        lengths: [sequences] int32.
+        documents: [documents] int64, how many sequences each holds: 0 where a record was too long, else 1.
+    """
+
+    tokens: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    documents: NDArray[np.int64]
 
 
 class IndexedDatasetWriter:
@@ -39,18 +64,32 @@ class IndexedDatasetWriter:
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
-        self.tokens = 0
         self._lengths = array("i")
         self._documents = array("q", [0])
         with writing(prefix):
             self._bin = with_suffix(prefix, ".bin").open("wb")
+
+    def add_block(self, block: Block) -> None:
+        """Many documents at once."""
+        before = len(self._lengths)
+        with writing(self.prefix):
+            self._bin.write(block.tokens.astype("<i4").tobytes())
+        self._lengths.frombytes(block.lengths.astype(np.intc).tobytes())
+        self._documents.frombytes((before + np.cumsum(block.documents, dtype=np.int64)).tobytes())
+
+    def add_dataset(self, data: IndexedDataset) -> None:
+        """All of a data set of int32 tokens that lie in the order of their index, as a writer leaves them."""
+        before = len(self._lengths)
+        with writing(self.prefix), with_suffix(data.prefix, ".bin").open("rb") as tokens:
+            shutil.copyfileobj(tokens, self._bin, 1 << 20)
+        self._lengths.frombytes(data.sequence_lengths.astype(np.intc).tobytes())
+        self._documents.frombytes((before + data.document_indices[1:]).astype(np.int64).tobytes())
 
     def add_sequence(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
         data = np.asarray(ids, dtype="<i4")
         with writing(self.prefix):
             self._bin.write(data.tobytes())
         self._lengths.append(len(data))
-        self.tokens += len(data)
 
     def end_document(self) -> None:
         self._documents.append(len(self._lengths))
@@ -89,6 +128,20 @@ class IndexedDatasetWriter:
             self.close()
         else:
             self.discard()
+
+
+@contextmanager
+def open_writers(prefix: Path, outputs: Iterable[str]) -> Iterator[dict[str, IndexedDatasetWriter]]:
+    """A writer for each output of a data set; after an exception nothing of them is left."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(IndexedDatasetWriter(output_prefix(prefix, name))) for name in outputs}
+
+
+def join(parts: Sequence[Path], whole: Path) -> None:
+    """One data set of all sequences and documents of ``parts``, in their order; its tokens are copied as they are."""
+    with IndexedDatasetWriter(whole) as writer:
+        for part in parts:
+            writer.add_dataset(IndexedDataset(part))
 
 
 class IndexedDataset:
@@ -135,6 +188,19 @@ class IndexedDataset:
         count = int(self.sequence_lengths[index]) - offset if length is None else length
         start = int(self._offsets[index]) + offset * self._dtype.itemsize
         return np.frombuffer(self._tokens, dtype=self._dtype, count=count, offset=start).astype(np.int32)
+
+
+class JoinedDatasets:
+    """Several data sets read as one, their sequences one after the other."""
+
+    def __init__(self, prefixes: Sequence[Path]) -> None:
+        self._parts = [IndexedDataset(prefix) for prefix in prefixes]
+        self._starts = list(accumulate((len(part) for part in self._parts), initial=0))
+        self.sequence_lengths: NDArray[np.int32] = np.concatenate([part.sequence_lengths for part in self._parts])
+
+    def __getitem__(self, index: int) -> NDArray[np.int32]:
+        place = bisect_right(self._starts, index) - 1
+        return self._parts[place][index - self._starts[place]]
 
 
 def _read_header(data: NDArray[np.uint8], path: Path) -> tuple[str, int, int]:

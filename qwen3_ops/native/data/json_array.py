@@ -13,8 +13,8 @@ _CHUNK = 1 << 20  # characters
 _SPACE = " \t\r\n"
 
 
-def json_array(text: TextIO, path: Path) -> Iterator[dict[str, Any] | None]:
-    """The array's elements; None in place of one that is no object.
+def json_array(text: TextIO, path: Path) -> Iterator[Any]:
+    """The array's elements.
 
     Raises:
         BadInput: the text is not one whole JSON array.
@@ -31,7 +31,7 @@ def json_array(text: TextIO, path: Path) -> Iterator[dict[str, Any] | None]:
             if window.grow():
                 continue
             raise BadInput("not a whole JSON array", value=error, source=path) from error
-        yield element if isinstance(element, dict) else None
+        yield element
         closed = window.take("]")
         if not closed and not window.take(","):
             raise BadInput("not a whole JSON array", value="neither , nor ] behind an element", source=path)

@@ -1,9 +1,21 @@
-"""Which records share a packed sequence: a greedy knapsack, from the lengths alone."""
+"""Packing: which records share a sequence (a greedy knapsack, from the lengths alone), and how it is written."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_ops.native.data.blocks import IDS, LABELS, MASK
+from qwen3_ops.native.data.indexed import JoinedDatasets, open_writers, output_prefix
+from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+
+UNPACKED = (IDS, LABELS)
+"""What packing needs of the records."""
 
 
 def knapsacks(lengths: Iterable[int], size: int) -> list[list[int]]:
@@ -31,3 +43,34 @@ def knapsacks(lengths: Iterable[int], size: int) -> list[list[int]]:
                 del waiting[place - 1]
         packs.append(pack)
     return packs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """Whole records and padding in sequences of exactly ``size`` tokens.
+
+    Attributes:
+        neat: the mask numbers a sequence's records from 1, padding is 0; else it is all ones.
+    """
+
+    size: int
+    pad_token_id: int
+    neat: bool
+
+    def write(self, prefix: Path, parts: Sequence[Path]) -> int:
+        """Pack the records of ``parts`` (prefixes, one after the other). Returns the number of sequences."""
+        ids, labels = (JoinedDatasets([output_prefix(part, name) for part in parts]) for name in UNPACKED)
+        packs = knapsacks(ids.sequence_lengths.tolist(), self.size)
+        with open_writers(prefix, (IDS, MASK, LABELS)) as writers:
+            for pack in packs:
+                numbers = [np.full(ids.sequence_lengths[record], place, dtype=np.int32) for place, record in enumerate(pack, start=1)]
+                writers[IDS].add_document(self._filled([ids[record] for record in pack], self.pad_token_id))
+                writers[MASK].add_document(self._filled(numbers, 0) if self.neat else np.ones(self.size, dtype=np.int32))
+                writers[LABELS].add_document(self._filled([labels[record] for record in pack], IGNORE_INDEX))
+        return len(packs)
+
+    def _filled(self, pieces: Sequence[NDArray[np.int32]], padding: int) -> NDArray[np.int32]:
+        filled = np.full(self.size, padding, dtype=np.int32)
+        joined = np.concatenate(pieces)
+        filled[: len(joined)] = joined
+        return filled

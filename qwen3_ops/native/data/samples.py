@@ -3,98 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-
+from qwen3_ops.native.data.blocks import BlockBuilder, Encoded, Record, Rows, Sample
 from qwen3_ops.native.data.conversation import Turn, Unusable, check_text, render
 from qwen3_ops.native.data.flags import PreprocessFlags
 from qwen3_ops.native.data.handlers import instruction_handler
 from qwen3_ops.native.data.ledger import Ledger
 from qwen3_ops.native.data.mapping import key_map
-from qwen3_ops.native.data.sinks import IDS, LABELS, MASK, Ids
 from qwen3_ops.native.data.templates import TEMPLATES, Slots, Special, Token
+from qwen3_ops.native.data.text_readers import Unreadable
 from qwen3_ops.native.data.tokenizer import Tokenizer
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX, fit_turn
-
-_EASILY_FORGOTTEN = ("system", "history", "tools")
-
-Record = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Token ids by output file; how many tokens that is, and how many of them are trained."""
-
-    ids: Mapping[str, Ids]
-    tokens: int
-    trainable: int
-    cut: bool = False
+from qwen3_ops.native.data.trainer_view import fit_turn
 
 
 class Encoder(Protocol):
-    """Makes samples of records."""
+    """Makes sequences of records: the same for a record wherever its batch begins and ends."""
 
-    @property
-    def columns(self) -> Sequence[str]:
-        """Read from the data; each must be there."""
+    def encode(self, rows: Rows) -> Encoded: ...
 
-    @property
-    def outputs(self) -> Sequence[str]:
-        """Names of the .bin/.idx pairs, between prefix and ``_document``."""
 
-    @property
-    def columns_remedy(self) -> str:
-        """What to do when a column is not there."""
-
-    def encode(self, rows: Sequence[tuple[int, Record]], ledger: Ledger) -> Iterator[tuple[int, Sample]]:
-        """(row, sample) of every usable record, in order; the ledger hears of the others."""
-
-    def unmapped(self, columns: Iterable[str]) -> list[str]:
-        """Columns of the data that are likely to be meant, but are not read."""
+def make_encoder(flags: PreprocessFlags, tokenizer: Tokenizer) -> Encoder:
+    """For the kind of data that ``flags`` ask for. ``tokenizer`` has taken over the template."""
+    if flags.prompt_type is None:
+        return PretrainEncoder(flags, tokenizer)
+    return InstructionEncoder(flags, tokenizer, flags.prompt_type)
 
 
 class InstructionEncoder:
     """Conversations: every answer is trained, prompts are not."""
 
-    outputs = (IDS, MASK, LABELS)
-    columns_remedy = 'Name the right ones with --map-keys; \'{"query": ""}\' there switches a column off.'
-
     def __init__(self, flags: PreprocessFlags, tokenizer: Tokenizer, prompt_type: str) -> None:
-        keys = key_map(flags.handler_name, flags.map_keys)
-        self.columns = keys.used_columns
-        self._handler = instruction_handler(flags.handler_name, keys)
+        self._handler = instruction_handler(flags.handler_name, key_map(flags.handler_name, flags.map_keys))
         self._template = TEMPLATES[prompt_type]
         self._tokenizer = tokenizer
-        self._append_eod = flags.append_eod
+        self._flags = flags
+        self._endings = [tokenizer.eos_token_id] * (self._template.efficient_eos + flags.append_eod)
         self._limit = flags.seq_length - 1 if flags.neat_pack and flags.seq_length else None
 
-    def unmapped(self, columns: Iterable[str]) -> list[str]:
-        return [name for name in _EASILY_FORGOTTEN if name in columns and name not in self.columns]
+    def encode(self, rows: Rows) -> Encoded:
+        ledger = Ledger(records=len(rows))
+        rendered = self._render(_readable(rows, ledger), ledger)
+        encoded = self._encode_elements(turn for _, _, turns in rendered for turn in turns)
+        builder = BlockBuilder()
+        for row, record, turns in rendered:
+            sample = self._join(turns, encoded)
+            if sample is None:
+                ledger.drop(row, "no text at all", record)
+                continue
+            too_long = _too_long(self._flags, len(sample.tokens))
+            if too_long is not None:
+                ledger.drop(row, too_long, record, asked_for=True)
+                builder.leave_out()
+                continue
+            if sample.cut:
+                ledger.truncated += 1
+                ledger.note(row, "cut to fit into --seq-length", record)
+            builder.add(row, sample)
+        return builder.instructions(ledger, eos=self._tokenizer.eos_token_id)
 
-    def encode(self, rows: Sequence[tuple[int, Record]], ledger: Ledger) -> Iterator[tuple[int, Sample]]:
-        rendered: list[tuple[int, list[Turn]]] = []
+    def _render(self, rows: Iterable[tuple[int, Record]], ledger: Ledger) -> list[tuple[int, Record, list[Turn]]]:
+        rendered = []
         for row, record in rows:
             try:
                 conversation = self._handler(record)
                 turns = list(render(conversation, self._template))
                 check_text(slot for turn in turns for slot in (*turn.source, *turn.target) if isinstance(slot, str))
             except Unusable as reason:
-                ledger.dropped[str(reason)].add(row)
+                ledger.drop(row, str(reason), record)
                 continue
-            rendered.append((row, turns))
+            rendered.append((row, record, turns))
             for note in dict.fromkeys(conversation.notes):
-                ledger.notes[note].add(row)
-        ids = self._encode_elements(turn for _, turns in rendered for turn in turns)
-        for row, turns in rendered:
-            sample = self._join(turns, ids)
-            if sample is None:
-                ledger.dropped["no text at all"].add(row)
-            else:
-                if sample.cut:
-                    ledger.notes["cut to fit into --seq-length"].add(row)
-                yield row, sample
+                ledger.note(row, note, record)
+        return rendered
 
     def _encode_elements(self, turns: Iterable[Turn]) -> dict[str, list[int]]:
         """Ids of every different text: markers and separators are encoded once a batch."""
@@ -102,9 +83,9 @@ class InstructionEncoder:
         return dict(zip(texts, self._tokenizer.encode_batch(texts), strict=True))
 
     def _join(self, turns: Sequence[Turn], encoded: Mapping[str, list[int]]) -> Sample | None:
-        eos = self._tokenizer.eos_token_id
-        joined: list[int] = []
-        prompts: list[tuple[int, int]] = []
+        """One sequence of all turns; None when there is nothing in it."""
+        tokens: list[int] = []
+        runs: list[int] = []
         whole = 0
         for turn in turns:
             source, target = self._ids(turn.source, encoded), self._ids(turn.target, encoded)
@@ -112,25 +93,17 @@ class InstructionEncoder:
             if self._limit is not None:
                 kept, answered = fit_turn(len(source), len(target), self._limit)
                 source, target = source[:kept], target[:answered]
-            prompts.append((len(joined), len(joined) + len(source)))
-            joined += source + target
+            runs += (len(source), len(target))
+            tokens += source
+            tokens += target
         if not whole:
             return None
-        endings = [eos] * (self._template.efficient_eos + self._append_eod)
-        input_ids = np.array(joined + endings, dtype=np.int32)
-        labels = input_ids.copy()
-        for number, (start, end) in enumerate(prompts):
-            labels[start:end] = IGNORE_INDEX
-            if number and start < end and self._template.efficient_eos:
-                labels[start] = eos
-        if self._limit is not None and len(input_ids) > self._limit + 1:  # several turns, each cut by itself
-            input_ids, labels = input_ids[: self._limit], labels[: self._limit]
-        return Sample(
-            ids={IDS: input_ids, MASK: np.ones_like(input_ids), LABELS: labels},
-            tokens=len(input_ids),
-            trainable=int(np.count_nonzero(labels != IGNORE_INDEX)),
-            cut=len(input_ids) < whole + len(endings),
-        )
+        tokens += self._endings
+        runs[-1] += len(self._endings)
+        if self._limit is not None and len(tokens) > self._limit + 1:  # several turns, each cut by itself
+            tokens, runs = tokens[: self._limit], _cut_runs(runs, self._limit)
+        cut = len(tokens) < whole + len(self._endings)
+        return Sample(tokens=tokens, runs=runs, eos_between=self._template.efficient_eos, cut=cut)
 
     def _ids(self, slots: Slots, encoded: Mapping[str, list[int]]) -> list[int]:
         ids: list[int] = []
@@ -149,42 +122,75 @@ class InstructionEncoder:
 class PretrainEncoder:
     """Plain texts, one pair of files a column."""
 
-    columns_remedy = "Name the right ones with --json-keys."
-
     def __init__(self, flags: PreprocessFlags, tokenizer: Tokenizer) -> None:
-        self.columns = self.outputs = flags.json_keys
+        self._columns = flags.json_keys
+        self._flags = flags
         self._tokenizer = tokenizer
-        self._unit = flags.pad_to_multiple_of
         self._end = [tokenizer.eos_token_id] if flags.append_eod else []
 
-    def unmapped(self, columns: Iterable[str]) -> list[str]:
-        return []
-
-    def encode(self, rows: Sequence[tuple[int, Record]], ledger: Ledger) -> Iterator[tuple[int, Sample]]:
-        usable = [(row, texts) for row, record in rows if (texts := self._texts(row, record, ledger))]
+    def encode(self, rows: Rows) -> Encoded:
+        ledger = Ledger(records=len(rows))
+        usable = [(row, record, texts) for row, record in _readable(rows, ledger) if (texts := self._texts(row, record, ledger))]
         encoded = {
-            name: self._tokenizer.encode_batch([texts[name] for _, texts in usable], add_special_tokens=True) for name in self.columns
+            name: self._tokenizer.encode_batch([texts[name] for _, _, texts in usable], add_special_tokens=True) for name in self._columns
         }
-        for place, (row, texts) in enumerate(usable):
-            ids = {name: self._padded(encoded[name][place]) for name in self.columns if texts[name]}
-            tokens = sum(map(len, ids.values()))
-            yield row, Sample(ids=ids, tokens=tokens, trainable=tokens)
+        builders = {name: BlockBuilder() for name in self._columns}
+        for place, (row, record, texts) in enumerate(usable):
+            ids = {name: self._padded(encoded[name][place]) for name in self._columns if texts[name]}
+            too_long = _too_long(self._flags, max(map(len, ids.values())))
+            if too_long is not None:
+                ledger.drop(row, too_long, record, asked_for=True)
+            for name, tokens in ids.items():
+                if too_long is None:
+                    builders[name].add(row, Sample(tokens=tokens, runs=[0, len(tokens)]))
+                else:
+                    builders[name].leave_out()
+            if too_long is None:
+                ledger.write([sum(map(len, ids.values()))], trainable=sum(map(len, ids.values())))
+        first = next((builder.first() for builder in builders.values() if builder.rows), None)
+        return Encoded(blocks={name: builder.block() for name, builder in builders.items()}, ledger=ledger, first=first)
 
     def _texts(self, row: int, record: Record, ledger: Ledger) -> dict[str, str]:
         """The record's texts by column; none when it can not be used."""
-        texts = {name: record.get(name) for name in self.columns}
+        texts = {name: record.get(name) for name in self._columns}
         try:
             check_text(texts.values())
-            if any(texts.values()):
-                return {name: str(text) for name, text in texts.items()}
-            raise Unusable("empty text")
         except Unusable as reason:
-            ledger.dropped[str(reason)].add(row)
+            ledger.drop(row, str(reason), record)
+            return {}
+        if any(texts.values()):
+            return {name: str(text) for name, text in texts.items()}
+        ledger.drop(row, "empty text", record, asked_for=True)
         return {}
 
     def _padded(self, ids: list[int]) -> list[int]:
         """With ``--pad-to-multiple-of``, a whole unit more where the length is a multiple already: the original's rule."""
-        if self._unit == 1:
+        unit = self._flags.pad_to_multiple_of
+        if unit == 1:
             return ids + self._end
-        missing = self._unit - len(ids) % self._unit - len(self._end)
+        missing = unit - len(ids) % unit - len(self._end)
         return ids + [self._tokenizer.vocabulary_size] * missing + self._end
+
+
+def _readable(rows: Rows, ledger: Ledger) -> Iterator[tuple[int, Record]]:
+    for row, record in rows:
+        if isinstance(record, Unreadable):
+            ledger.drop(row, "not readable as a record", record)
+        else:
+            yield row, record
+
+
+def _too_long(flags: PreprocessFlags, length: int) -> str | None:
+    """Why a record of ``length`` tokens is dropped: the original's two rules."""
+    size = flags.seq_length
+    if size is None or length < size or (flags.pack and length == size):
+        return None
+    return f"more than {size} tokens" if flags.pack else f"{size} tokens or more"
+
+
+def _cut_runs(runs: Sequence[int], limit: int) -> list[int]:
+    kept = []
+    for run in runs:
+        kept.append(min(run, limit))
+        limit -= kept[-1]
+    return kept

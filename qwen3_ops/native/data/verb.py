@@ -2,118 +2,129 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+from collections.abc import Generator
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from qwen3_ops.artifacts import write_atomically, writing
+from qwen3_ops.artifacts import writing
 from qwen3_ops.errors import BadInput
+from qwen3_ops.native.data.blocks import First, Rows
+from qwen3_ops.native.data.closing import judge, publish, require_columns
 from qwen3_ops.native.data.flags import PreprocessFlags
-from qwen3_ops.native.data.ledger import Ledger
-from qwen3_ops.native.data.readers import Batch, input_files, read_batches
-from qwen3_ops.native.data.samples import Encoder, InstructionEncoder, PretrainEncoder
-from qwen3_ops.native.data.sinks import PackingSink, PlainSink, Sink
+from qwen3_ops.native.data.indexed import open_writers
+from qwen3_ops.native.data.inputs import Span, input_files, spans
+from qwen3_ops.native.data.ledger import Example, Ledger
+from qwen3_ops.native.data.parts import Part
+from qwen3_ops.native.data.readers import read_batches
+from qwen3_ops.native.data.recipe import Recipe
+from qwen3_ops.native.data.samples import make_encoder
 from qwen3_ops.native.data.tokenizer import Tokenizer
+from qwen3_ops.native.data.workers import encode_all, processes
 from qwen3_ops.verbs import Context, Outcome
+
+_SHOWN = 1024  # tokens of the ledger's example
 
 
 def run(flags: PreprocessFlags, ctx: Context) -> Outcome:
-    """Write ``<prefix>_*_document.{bin,idx}`` and ``<prefix>_ledger.json``.
+    """Write ``<prefix>_*_document.{bin,idx}`` and ``ledger.json``; with ``--shard`` a part and ``part.json``.
 
     Raises:
         BadInput: input or tokenizer can not be used, or no record is left. Nothing half-written stays.
-        Infrastructure: the disk is full.
+        QualityGate: more records are lost than ``--max-dropped-ratio`` allows.
+        Infrastructure: the disk is full, or a worker process died.
     """
     files = input_files(flags.input)
     tokenizer = Tokenizer(flags.tokenizer_name_or_path)
-    facts = {
-        "prompt_type": flags.prompt_type,
-        "handler_name": flags.handler_name,
-        "tokenizer_sha256": tokenizer.sha256,
-        "output_prefix": flags.output_prefix.name,
-        "seq_length": flags.seq_length,
-        "append_eod": flags.append_eod,
-        "pack": flags.pack,
-        "neat_pack": flags.neat_pack,
-        "map_keys": flags.map_keys,
-        "json_keys": list(flags.json_keys) if flags.is_pretraining else None,
-    }
-    ledger = Ledger(about={**facts, "files": [path.name for path in files]})
-    encoder = _encoder(flags, tokenizer, ledger)
-    with writing(flags.output_prefix):
-        flags.output_prefix.parent.mkdir(parents=True, exist_ok=True)
-    with _sink(flags, encoder, tokenizer) as sink:
-        _write_all(files, encoder, sink, ledger, ctx)
-        if not ledger.written:
-            raise BadInput("no record is left", value=f"{flags.input}\n{ledger.table()}", source="--input")
-        ledger.sequences = sink.finish()
-    with writing(flags.output_prefix):
-        text = json.dumps(ledger.as_dict(), ensure_ascii=False, indent=2)
-        write_atomically(flags.output_prefix.with_name(f"{flags.output_prefix.name}_ledger.json"), text + "\n")
-    ctx.events.log(ledger.table())
-    for warning in ledger.warnings:
-        ctx.events.warning(warning)
-    return Outcome(kind="dataset", facts=facts, metrics=ledger.metrics)
+    warnings = _prepare(flags, tokenizer)
+    recipe = Recipe.of(flags, tokenizer)
+    part = Part(shard=flags.part, files=[path.name for path in files], recipe=recipe, ledger=Ledger(warnings=warnings))
+    job = _Job(flags, ctx, part, spans(files, shard=flags.part), tokenizer)
+    prefix = flags.output_prefix
+    with writing(prefix):
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+    if flags.shard is not None:
+        job.write(prefix)
+        return part.publish(prefix)
+    if recipe.packing is None:
+        job.write(prefix)
+    else:
+        with TemporaryDirectory(dir=prefix.parent, prefix=".unpacked.") as scratch:
+            job.write(Path(scratch) / "part")
+            part.ledger.sequences = recipe.packing.write(prefix, [Path(scratch) / "part"])
+    return publish(prefix, part.ledger, about=part.about, ctx=ctx)
 
 
-def _encoder(flags: PreprocessFlags, tokenizer: Tokenizer, ledger: Ledger) -> Encoder:
-    if flags.prompt_type is None:
-        if flags.pad_to_multiple_of > 1:
-            ledger.warn(f"texts are padded with id {tokenizer.vocabulary_size}, which lies outside the vocabulary, as the original does")
-        if len(flags.json_keys) > 1 and flags.seq_length is not None:
-            ledger.warn("a record too long in one of --json-keys is dropped from all; the original mixes records up where texts are empty")
-        return PretrainEncoder(flags, tokenizer)
-    added = tokenizer.use_template(flags.prompt_type)
-    if added:
-        ledger.warn(f"prompt type {flags.prompt_type} added {' '.join(added)} behind the vocabulary's end: the model must have room for it")
-    return InstructionEncoder(flags, tokenizer, flags.prompt_type)
+def _prepare(flags: PreprocessFlags, tokenizer: Tokenizer) -> list[str]:
+    """The template's tokens taken over, and what the user should know of flags and tokenizer."""
+    warnings = []
+    if flags.prompt_type is not None:
+        added = tokenizer.use_template(flags.prompt_type)
+        if added:
+            names = " ".join(added)
+            warnings.append(f"prompt type {flags.prompt_type} added {names} behind the vocabulary's end: the model must have room for it")
+    if flags.pad_to_multiple_of > 1:
+        warnings.append(f"texts are padded with id {tokenizer.vocabulary_size}, which lies outside the vocabulary, as the original does")
+    if flags.is_pretraining and len(flags.json_keys) > 1 and flags.seq_length is not None:
+        warnings.append("a record too long in one of --json-keys is dropped from all; the original mixes records up where texts are empty")
+    return warnings
 
 
-def _sink(flags: PreprocessFlags, encoder: Encoder, tokenizer: Tokenizer) -> Sink:
-    if flags.pack and flags.seq_length is not None:
-        return PackingSink(flags.output_prefix, seq_length=flags.seq_length, pad_token_id=tokenizer.pad_token_id, neat=flags.neat_pack)
-    return PlainSink(flags.output_prefix, encoder.outputs, seq_length=flags.seq_length)
+class _Job:
+    """One pass over the spans: everything is written to a prefix and told to the part's ledger."""
+
+    def __init__(self, flags: PreprocessFlags, ctx: Context, part: Part, parts_of_files: list[Span], tokenizer: Tokenizer) -> None:
+        self._flags, self._ctx, self._part, self._spans, self._tokenizer = flags, ctx, part, parts_of_files, tokenizer
+        self._size = sum(span.stop - span.start for span in parts_of_files)
+
+    def write(self, prefix: Path) -> None:
+        ledger, outputs = self._part.ledger, self._part.recipe.outputs_of_parts
+        encoder = make_encoder(self._flags, self._tokenizer)
+        count = processes(self._flags, size=self._size)
+        with open_writers(prefix, outputs) as writers:
+            with closing(self._batches()) as batches, closing(encode_all(batches, self._flags, encoder, count=count)) as done:
+                for batch in done:
+                    ledger.join(batch.ledger)
+                    for name, writer in writers.items():
+                        writer.add_block(batch.blocks[name])
+                    if ledger.example is None and batch.first is not None:
+                        ledger.example = self._example(batch.first)
+                    if self._flags.strict and ledger.lost:
+                        _refuse(ledger)
+            ledger.sequences = writers[outputs[0]].sequences
+            if self._flags.shard is None:
+                given = "max_dropped_ratio" in self._flags.model_fields_set
+                ratio = self._flags.max_dropped_ratio
+                judge(ledger, self._part.recipe, about=self._part.about, ratio=ratio, ratio_is_given=given, ctx=self._ctx)
+
+    def _batches(self) -> Generator[Rows, None, None]:
+        """Records with their row numbers. Says how far it is, and what columns there are."""
+        rows, ledger = 0, self._part.ledger
+        with self._ctx.events.progress("preprocess-data", total=self._size // 1024 + 1, unit="kB") as progress:
+            for span in self._spans:
+                done = 0
+                for batch in read_batches(span, wanted=self._part.recipe.columns):
+                    ledger.see(span.path.name, batch.columns)
+                    if batch.has_schema:
+                        require_columns(span.path.name, list(batch.columns), self._part.recipe)
+                    yield list(enumerate(batch.records, start=rows))
+                    rows += len(batch.records)
+                    read = int(batch.done * (span.stop - span.start)) // 1024
+                    progress.advance(read - done, records=ledger.records, tokens=ledger.tokens)
+                    done = read
+
+    def _example(self, first: First) -> Example:
+        """Runs of trained and other tokens, each as text."""
+        tokens, trained = first.tokens[:_SHOWN], first.trained[:_SHOWN]
+        borders = [0, *(place for place in range(1, len(trained)) if trained[place] != trained[place - 1]), len(trained)]
+        parts = [
+            (bool(trained[start]), self._tokenizer.decode(tokens[start:stop].tolist(), skip_special_tokens=False))
+            for start, stop in pairwise(borders) if start < stop
+        ]  # fmt: skip
+        return Example(row=first.row, parts=parts, cut=len(first.tokens) > _SHOWN)
 
 
-def _write_all(files: list[Path], encoder: Encoder, sink: Sink, ledger: Ledger, ctx: Context) -> None:
-    sizes = [path.stat().st_size // 1024 + 1 for path in files]
-    with ctx.events.progress("preprocess-data", total=sum(sizes), unit="kB") as progress:
-        for path, size in zip(files, sizes, strict=True):
-            done = 0
-            columns: Collection[str] = ()
-            for batch in read_batches(path, wanted=encoder.columns):
-                columns = batch.columns
-                if batch.has_schema:
-                    _check_columns(path, columns, encoder)
-                _write_batch(batch, encoder, sink, ledger)
-                progress.advance(int(size * batch.done) - done, records=ledger.records, tokens=ledger.tokens)
-                done = int(size * batch.done)
-            if columns:
-                _check_columns(path, columns, encoder)
-            for name in encoder.unmapped(columns):
-                ledger.warn(f"the column {name} is not read: name it in --map-keys if it is meant")
-
-
-def _check_columns(path: Path, columns: Collection[str], encoder: Encoder) -> None:
-    lacking = [name for name in encoder.columns if name not in columns]
-    if lacking:
-        raise BadInput(
-            "no such column", value=f"{', '.join(lacking)}; there are: {', '.join(columns) or 'none'}", source=path,
-            remedy=encoder.columns_remedy,
-        )  # fmt: skip
-
-
-def _write_batch(batch: Batch, encoder: Encoder, sink: Sink, ledger: Ledger) -> None:
-    rows = list(enumerate(batch.records, start=ledger.records))
-    ledger.records += len(rows)
-    for row, record in rows:
-        if record is None:
-            ledger.dropped["not readable as a record"].add(row)
-    for row, sample in encoder.encode([(row, record) for row, record in rows if record is not None], ledger):
-        reason = sink.add(sample.ids)
-        if reason is not None:
-            ledger.dropped[reason].add(row)
-            continue
-        ledger.written += 1
-        ledger.tokens += sample.tokens
-        ledger.trainable_tokens += sample.trainable
+def _refuse(ledger: Ledger) -> None:
+    reason, tally = next((reason, tally) for reason, tally in ledger.dropped.items() if not tally.asked_for)
+    raise BadInput(f"a record is lost: {reason}", value=f"row {tally.rows[0]}: {tally.examples[0]}", source="--strict")

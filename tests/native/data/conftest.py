@@ -27,7 +27,7 @@ class Run:
     def ledger(self) -> dict[str, Any]:
         import json
 
-        ledger: dict[str, Any] = json.loads((self.folder / "d_ledger.json").read_text(encoding="utf-8"))
+        ledger: dict[str, Any] = json.loads((self.folder / "ledger.json").read_text(encoding="utf-8"))
         return ledger
 
 

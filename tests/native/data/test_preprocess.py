@@ -17,12 +17,16 @@ ALPACA = ["--handler-name", "AlpacaStyleInstructionHandler", "--prompt-type", "q
 PRETRAIN = ["--handler-name", "GeneralPretrainHandler"]
 
 
+def dropped(run):
+    return {reason: (tally["count"], tally["rows"]) for reason, tally in run.ledger()["dropped_by_reason"].items()}
+
+
 @pytest.mark.parametrize("name", ["03_data_alpaca", "04_data_sharegpt", "05_data_openai", "16_data_pretrain_enwiki"])
 def test_the_runbooks_commands_are_understood(golden, name):
     argv = json.loads((golden / "commands" / f"{name}.json").read_text())["argv"]
     flags, inert = FLAGS.parse(argv[2:])
     assert str(flags.tokenizer_name_or_path) == "/apps/hw/weights/Qwen3-14B"
-    assert inert == ["--workers", "--log-interval"]
+    assert inert == ["--log-interval"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,7 @@ def test_the_runbooks_commands_are_understood(golden, name):
         ([*ALPACA, "--pack"], "--pack: needs --seq-length"),
         ([*PRETRAIN, "--pack", "--seq-length", "8"], "instruction data only"),
         ([*ALPACA, "--neat-pack", "--seq-length", "8"], "--neat-pack: needs --pack"),
-        ([*ALPACA, "--merge-group-keys", "a"], "not built yet"),
+        ([*ALPACA, "--merge-group-keys", "a"], "qwen3-ops merge-data"),
         ([*PRETRAIN, "--json-keys", "text", "text"], "named twice"),
         ([*ALPACA, "--seq-length", "0"], "--seq-length"),
     ],
@@ -51,31 +55,50 @@ def test_flags_refused(argv, message):
         FLAGS.parse(["--input", "i", "--tokenizer-name-or-path", "t", "--output-prefix", "o", *argv])
 
 
-def test_ledger_names_what_became_of_each_record(preprocess, write):
+def test_ledger_names_what_became_of_each_record(preprocess, write, capsys):
     lines = [{"instruction": "i", "input": "", "output": "o", "system": "s"}, None, {"instruction": 5, "input": "", "output": "o"}]
     lines += [{"instruction": "i", "input": "", "output": None}] * 7 + [{"instruction": "long " * 50, "input": "", "output": "o"}]
     text = "\n".join("{broken" if line is None else json.dumps(line) for line in lines)
     run = preprocess(["--input", str(write("a.jsonl", text)), *ALPACA, "--seq-length", "100"])
     ledger = run.ledger()
-    assert run.outcome.metrics == {"records": 11, "written": 1, "dropped": 10, "sequences": 1, "tokens": 44, "trainable_tokens": 2}
-    assert {name: ledger[name] for name in run.outcome.metrics} == run.outcome.metrics
-    assert ledger["dropped_by_reason"] == {
-        "not readable as a record": {"count": 1, "rows": [1]},
-        "the instruction or its input is not text": {"count": 1, "rows": [2]},
-        "no answer": {"count": 7, "rows": [3, 4, 5, 6, 7]},
-        "100 tokens or more": {"count": 1, "rows": [10]},
+    wanted = {"records": 11, "written": 1, "dropped": 10, "truncated": 0, "sequences": 1, "tokens": 44, "trainable_tokens": 2}
+    assert run.outcome.metrics == wanted
+    assert {name: ledger[name] for name in wanted} == wanted
+    assert dropped(run) == {
+        "not readable as a record": (1, [1]),
+        "the instruction or its input is not text": (1, [2]),
+        "no answer": (7, [3, 4, 5, 6, 7]),
+        "100 tokens or more": (1, [10]),
     }
-    assert ledger["warnings"] == ["the column system is not read: name it in --map-keys if it is meant"]
+    assert [reason for reason, tally in ledger["dropped_by_reason"].items() if tally["asked_for"]] == ["100 tokens or more"]
+    assert ledger["dropped_by_reason"]["not readable as a record"]["examples"] == ["{broken"]
+    assert ledger["dropped_by_reason"]["no answer"]["examples"] == ['{"instruction": "i", "input": "", "output": null}'] * 5
+    assert ledger["warnings"][0] == "the column system is not read: name it in --map-keys if it is meant"
+    assert (ledger["lengths"], ledger["longest"]) == ({"64": 1}, 44)
     assert (ledger["prompt_type"], ledger["files"]) == ("qwen", ["a.jsonl"])
     assert run.outcome.facts["tokenizer_sha256"] == ledger["tokenizer_sha256"]
     assert run.outcome.facts["output_prefix"] == "d"
+    said = capsys.readouterr()
+    assert "dropped: no answer: 7" in said.out
+    assert "up to        64 tokens" in said.out
+
+
+def test_one_record_is_shown_with_its_loss_mask(preprocess, write, capsys):
+    lines = [{"instruction": "no answer", "input": "", "output": None}, {"instruction": "one?", "input": "", "output": "yes"}]
+    run = preprocess(["--input", str(write("a.jsonl", "\n".join(map(json.dumps, lines)))), *ALPACA])
+    example = run.ledger()["example"]
+    prompt = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\none?<|im_end|>\n<|im_start|>assistant\n"
+    assert example["row"] == 1
+    assert example["parts"] == [{"trained": False, "text": prompt}, {"trained": True, "text": "yes<|im_end|>"}]
+    assert example["text"] == f"{prompt}⟦yes<|im_end|>⟧"
+    assert example["text"] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags", [ALPACA, [*PRETRAIN, "--json-keys", "output"]])
 def test_half_a_character_drops_its_record_only(preprocess, write, flags):
     line = '{"instruction": "i", "input": "", "output": "%s"}'
     run = preprocess(["--input", str(write("a.jsonl", line % "\\ud800" + "\n" + line % "ok")), *flags])
-    assert run.ledger()["dropped_by_reason"] == {"text is not valid Unicode": {"count": 1, "rows": [0]}}
+    assert dropped(run) == {"text is not valid Unicode": (1, [0])}
     assert run.outcome.metrics["written"] == 1
 
 
@@ -83,7 +106,7 @@ def test_rows_count_through_all_files_in_their_order(preprocess, write, tmp_path
     write("data/b.txt", "three\n\nfive\n")
     write("data/a.txt", "one\n\n")
     run = preprocess(["--input", str(tmp_path / "data"), *PRETRAIN])
-    assert run.ledger()["dropped_by_reason"] == {"empty text": {"count": 2, "rows": [1, 3]}}
+    assert dropped(run) == {"empty text": (2, [1, 3])}
     assert run.ledger()["files"] == ["a.txt", "b.txt"]
 
 
@@ -92,7 +115,7 @@ def test_a_record_too_long_in_one_column_is_dropped_from_all(preprocess, write):
     path = write("a.jsonl", "\n".join(map(json.dumps, lines)))
     run = preprocess(["--input", str(path), *PRETRAIN, "--json-keys", "text", "title", "--seq-length", "8"])
     assert (len(run.read("text")), len(run.read("title"))) == (1, 2)
-    assert run.ledger()["dropped_by_reason"] == {"8 tokens or more": {"count": 1, "rows": [1]}}
+    assert dropped(run) == {"8 tokens or more": (1, [1])}
     assert "mixes records up" in run.ledger()["warnings"][0]
 
 
@@ -132,17 +155,20 @@ def test_missing_input_and_tokenizer(preprocess, write, tmp_path):
         preprocess(["--input", str(write("a.jsonl", "{}")), *ALPACA, "--tokenizer-name-or-path", str(tmp_path)])
 
 
-@pytest.mark.parametrize("more", [[], ["--pack", "--seq-length", "512"]])
-def test_disk_full_in_the_middle(preprocess, golden, tmp_path, monkeypatch, more):
-    add = IndexedDatasetWriter.add_sequence
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("add_block", []), ("add_block", ["--pack", "--seq-length", "512"]), ("add_document", ["--pack", "--seq-length", "512"])],
+)
+def test_disk_full_in_the_middle(preprocess, golden, tmp_path, monkeypatch, method, more):
+    write = getattr(IndexedDatasetWriter, method)
 
-    def full(self, ids):
-        add(self, ids)
-        if self.sequences == 50:
+    def full(self, *given):
+        write(self, *given)
+        if self.sequences > 50:
             with indexed.writing(self.prefix):
                 raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(IndexedDatasetWriter, "add_sequence", full)
+    monkeypatch.setattr(IndexedDatasetWriter, method, full)
     with pytest.raises(Infrastructure, match="the disk is full"):
         preprocess(["--input", str(golden / "data" / "inputs" / "alpaca.parquet"), *ALPACA, *more])
     assert not list((tmp_path / "out").iterdir())

@@ -10,17 +10,24 @@ import pytest
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data import json_array as json_array_module
-from qwen3_ops.native.data.readers import BATCH, input_files, read_batches
+from qwen3_ops.native.data.inputs import input_files, spans
+from qwen3_ops.native.data.readers import BATCH, read_batches
+from qwen3_ops.native.data.text_readers import Unreadable
 
 
 def _records(path, wanted=("text",)):
-    return [record for batch in read_batches(path, wanted=wanted) for record in batch.records]
+    return [
+        None if isinstance(record, Unreadable) else record
+        for span in spans(input_files(path))
+        for batch in read_batches(span, wanted=wanted)
+        for record in batch.records
+    ]
 
 
 def test_batches_are_bounded_and_columns_chosen(tmp_path):
     rows = 2 * BATCH + 1
     pq.write_table(pa.table({"text": [str(i) for i in range(rows)], "other": [0] * rows}), tmp_path / "a.parquet")
-    batches = list(read_batches(tmp_path / "a.parquet", wanted=["text"]))
+    batches = list(read_batches(*spans([tmp_path / "a.parquet"]), wanted=["text"]))
     assert [len(batch.records) for batch in batches] == [BATCH, BATCH, 1]
     assert batches[0].records[0] == {"text": "0"}
     assert list(batches[0].columns) == ["text", "other"]

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qwen3_ops.native.data.blocks import IDS, LABELS, MASK
 from qwen3_ops.native.data.flags import FLAGS
-from qwen3_ops.native.data.ledger import Ledger
 from qwen3_ops.native.data.samples import InstructionEncoder
-from qwen3_ops.native.data.sinks import IDS, LABELS, MASK
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
 
@@ -38,9 +37,10 @@ ENCODERS = {prompt_type: _encoder(prompt_type) for prompt_type in ("qwen", "qwen
 def test_exactly_the_answers_are_trained(prompt_type, conversation):
     encoder, tokenizer = ENCODERS[prompt_type]
     turns = [{"from": role, "value": text} for pair in conversation for role, text in zip(("human", "gpt"), pair, strict=True)]
-    [(row, sample)] = encoder.encode([(7, {"conversations": turns})], Ledger(about={}))
-    ids, mask, labels = (np.asarray(sample.ids[name]) for name in (IDS, MASK, LABELS))
-    assert (row, sample.tokens) == (7, len(ids))
+    made = encoder.encode([(7, {"conversations": turns})])
+    ids, mask, labels = (made.blocks[name].tokens for name in (IDS, MASK, LABELS))
+    assert made.first is not None
+    assert (made.first.row, made.ledger.tokens) == (7, len(ids))
     assert len(ids) == len(mask) == len(labels)
     assert mask.all()
     trained = labels != IGNORE_INDEX
@@ -48,4 +48,4 @@ def test_exactly_the_answers_are_trained(prompt_type, conversation):
     assert tokenizer.decode(ids[trained].tolist(), skip_special_tokens=False) == "".join(
         answer + "<|im_end|>" for _, answer in conversation
     )
-    assert sample.trainable == int(trained.sum())
+    assert made.ledger.trainable_tokens == int(trained.sum())
