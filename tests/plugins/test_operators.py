@@ -125,7 +125,7 @@ def test_the_log_is_followed_in_whole_lines(run, told):
 @pytest.mark.parametrize("code", [ExitCode.BAD_INPUT, ExitCode.QUALITY_GATE])
 def test_what_can_not_change_is_not_tried_again(run, code):
     _, execute = run(FakeRuntime(ended=Ended(exit_code=int(code), error="no such column: text")))
-    with pytest.raises(AirflowFailException, match="^no such column: text$"):
+    with pytest.raises(AirflowFailException, match=r"^no such column: text$"):
         execute()
 
 
