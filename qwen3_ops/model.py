@@ -11,8 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qwen3_ops.errors import BadInput
 
 Dtype = Literal["bf16", "fp16", "fp32"]
+ModelType = Literal["qwen3", "qwen3_moe"]
 
 _DTYPES: dict[str, Dtype] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+_EXPERT_KEYS = {"num_experts": "num_experts", "moe_intermediate_size": "moe_intermediate_size", "moe_router_topk": "num_experts_per_tok"}
 
 
 class ModelSpec(BaseModel):
@@ -20,11 +23,12 @@ class ModelSpec(BaseModel):
 
     ``kv_channels`` is the head dimension; ``num_attention_heads * kv_channels`` need not be
     ``hidden_size`` (Qwen3-14B: 40 * 128 = 5120, but 0.6B: 16 * 128 = 2048 against 1024).
+    Of a mixture of experts every layer has ``num_experts`` of ``moe_intermediate_size``; a dense model has neither.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model_type: Literal["qwen3"]
+    model_type: ModelType
     num_layers: int
     hidden_size: int
     ffn_hidden_size: int
@@ -37,36 +41,45 @@ class ModelSpec(BaseModel):
     max_position_embeddings: int
     untie_embeddings_and_output_weights: bool
     params_dtype: Dtype
+    num_experts: int | None = None
+    moe_intermediate_size: int | None = None
+    moe_router_topk: int | None = None
 
     @property
     def num_parameters(self) -> int:
-        """Weights of the dense model, the embedding counted once when tied."""
+        """All weights, the embedding counted once when tied."""
         heads = self.num_attention_heads * self.kv_channels
         groups = self.num_query_groups * self.kv_channels
         attention = self.hidden_size * (2 * heads + 2 * groups) + 2 * self.kv_channels
-        layer = attention + 3 * self.hidden_size * self.ffn_hidden_size + 2 * self.hidden_size
+        feed_forward = 3 * self.hidden_size * self.ffn_hidden_size
+        if self.num_experts is not None:
+            feed_forward = self.num_experts * self.hidden_size * (3 * (self.moe_intermediate_size or 0) + 1)
+        layer = attention + feed_forward + 2 * self.hidden_size
         embeddings = self.padded_vocab_size * self.hidden_size * (2 if self.untie_embeddings_and_output_weights else 1)
         return self.num_layers * layer + embeddings + self.hidden_size
 
     @classmethod
-    def from_hf(cls, folder: Path) -> ModelSpec:
+    def from_hf(cls, folder: Path, *, model_type: ModelType = "qwen3") -> ModelSpec:
         """Read ``folder/config.json`` (``torch_dtype`` or ``dtype``, ``rope_theta`` or ``rope_parameters``).
 
         Raises:
-            BadInput: not there, not JSON, a key missing, or not a dense Qwen3.
+            BadInput: not there, not JSON, a key missing, or another model type.
         """
         path = folder / "config.json"
-        return cls.from_config(read_json(path, what="the model's config.json"), source=path)
+        return cls.from_config(read_json(path, what="the model's config.json"), source=path, model_type=model_type)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], *, source: Path) -> ModelSpec:
-        if config.get("model_type") != "qwen3":
+    def from_config(cls, config: dict[str, Any], *, source: Path, model_type: ModelType = "qwen3") -> ModelSpec:
+        if config.get("model_type") != model_type:
+            kind = "dense Qwen3 model" if model_type == "qwen3" else "Qwen3 mixture of experts"
             raise BadInput(
-                "model_type must be qwen3",
+                f"model_type must be {model_type}",
                 value=repr(config.get("model_type")),
                 source=source,
-                remedy="Give the folder of a dense Qwen3 model.",
+                remedy=f"Give the folder of a {kind}.",
             )
+        if model_type == "qwen3_moe" and (config.get("decoder_sparse_step", 1) != 1 or config.get("mlp_only_layers")):
+            raise BadInput("some layers have no experts, which no released Qwen3 has", source=source)
         rope = config.get("rope_parameters") or {}
         scaling = config.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
         if scaling:
@@ -78,7 +91,7 @@ class ModelSpec(BaseModel):
         dtype = config.get("torch_dtype") or config.get("dtype")
         try:
             return cls(
-                model_type="qwen3",
+                model_type=model_type,
                 num_layers=config["num_hidden_layers"],
                 hidden_size=config["hidden_size"],
                 ffn_hidden_size=config["intermediate_size"],
@@ -91,6 +104,7 @@ class ModelSpec(BaseModel):
                 max_position_embeddings=config["max_position_embeddings"],
                 untie_embeddings_and_output_weights=not config.get("tie_word_embeddings", False),
                 params_dtype=_DTYPES[str(dtype)],
+                **({ours: config[theirs] for ours, theirs in _EXPERT_KEYS.items()} if model_type == "qwen3_moe" else {}),
             )
         except KeyError as error:
             what = f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}" if str(error) == repr(str(dtype)) else f"{error} is missing"

@@ -7,18 +7,21 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.errors import BadInput
-from qwen3_ops.model import ModelSpec, read_json
-from qwen3_ops.native.checkpoint.rank_file import TensorSpec
+from qwen3_ops.model import ModelSpec, ModelType, read_json
+from qwen3_ops.native.checkpoint.disk import require_space
+from qwen3_ops.native.checkpoint.modules import base_names, hf_names, shape_of
+from qwen3_ops.native.checkpoint.placed_file import Sink
 from qwen3_ops.native.checkpoint.safetensors_file import SafetensorsFile, SafetensorsWriter
-from qwen3_ops.native.checkpoint.sharding import base_names, from_hf, hf_names, hf_shapes, to_hf
-from qwen3_ops.native.checkpoint.state import LazyState, check_names, check_shape
+from qwen3_ops.native.checkpoint.sharding import assemble, hf_runs, hf_shapes
+from qwen3_ops.native.checkpoint.state import Made, Part, Source, check_names, check_shape
+from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
+from qwen3_ops.native.checkpoint.transfer import Job, Recorder, transfer
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
@@ -30,10 +33,9 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 
 # Order of a layer's weights in transformers' module tree; it decides which shard each goes to.
-_LAYER_ORDER = (
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "self_attn.q_norm", "self_attn.k_norm",
-    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm",
-)  # fmt: skip
+_ATTENTION_ORDER = tuple(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"))
+_MLP_ORDER = ("gate_proj", "up_proj", "down_proj")
+_NORM_ORDER = ("input_layernorm", "post_attention_layernorm")
 
 
 class HfWeights:
@@ -45,12 +47,12 @@ class HfWeights:
         dtype: of the weights, None where they differ among themselves.
 
     Raises:
-        BadInput: a file or tensor missing, unknown or of a wrong shape, or not a dense Qwen3.
+        BadInput: a file or tensor missing, unknown or of a wrong shape, or not a Qwen3 of ``model_type``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, model_type: ModelType = "qwen3") -> None:
         self.folder = folder
-        self.model = ModelSpec.from_hf(folder)
+        self.model = ModelSpec.from_hf(folder, model_type=model_type)
         self._files = {name: file for file in _open_files(folder) for name in file.specs}
         expected = {name: shape for mcore in base_names(self.model) for name, shape in _hf_shapes_of(mcore, self.model)}
         # Small tied models are published with a copy of the embedding as lm_head.
@@ -61,13 +63,20 @@ class HfWeights:
         dtypes = {self._spec(name).dtype for name in expected}
         self.dtype = dtypes.pop() if len(dtypes) == 1 else None
 
-    def state(self, dtype: torch.dtype) -> LazyState:
-        """Whole mcore tensors, each made when it is asked for."""
+    def names(self) -> list[str]:
+        return list(base_names(self.model))
 
-        def load(name: str) -> Tensor:
-            return from_hf(name, [self._files[hf].tensor(hf).to(dtype) for hf in hf_names(name)], self.model)
+    def make(self, name: str) -> Made:
+        """The whole mcore tensor, in the source's own dtype."""
+        pieces = [(runs, self._files[hf].tensor(hf)) for hf, runs in zip(hf_names(name), hf_runs(name, self.model), strict=True)]
+        if len({piece.dtype for _, piece in pieces}) > 1:
+            pieces = [(runs, piece.float()) for runs, piece in pieces]
+        whole = assemble(shape_of(name, self.model), pieces)
+        return Made(whole, whole)
 
-        return LazyState(base_names(self.model), load)
+    def parts(self, name: str) -> list[Part]:
+        runs = hf_runs(name, self.model)
+        return [Part(f"{self._files[hf].path.name}:{hf}", self._spec(hf), item) for hf, item in zip(hf_names(name), runs, strict=True)]
 
     def _spec(self, name: str) -> TensorSpec:
         return self._files[name].specs[name]
@@ -91,44 +100,87 @@ def _hf_shapes_of(name: str, model: ModelSpec) -> list[tuple[str, tuple[int, ...
     return list(zip(hf_names(name), hf_shapes(name, model), strict=True))
 
 
+class WeightsPlan(NamedTuple):
+    """Everything about ``model*.safetensors`` but its values.
+
+    Attributes:
+        files: file -> its tensors.
+    """
+
+    files: dict[str, dict[str, TensorSpec]]
+    jobs: list[Job]
+
+
+def plan_weights(model: ModelSpec, *, dtype: torch.dtype, max_shard_bytes: int = MAX_SHARD_BYTES) -> WeightsPlan:
+    """Files as transformers' ``save_pretrained`` cuts them."""
+    shapes = {name: shape for mcore in base_names(model) for name, shape in _hf_shapes_of(mcore, model)}
+    specs = {name: TensorSpec(dtype, shapes[name]) for name in _module_order(model)}
+    shards = _plan_shards(specs, max_shard_bytes)
+    file_of = {name: file for file, names in shards.items() for name in names}
+    jobs = [
+        Job(
+            (mcore,),
+            tuple(Part(f"{file_of[hf]}:{hf}", specs[hf], runs) for hf, runs in zip(hf_names(mcore), hf_runs(mcore, model), strict=True)),
+        )
+        for mcore in base_names(model)
+    ]
+    return WeightsPlan({file: {name: specs[name] for name in names} for file, names in shards.items()}, jobs)
+
+
 def write_weights(
     folder: Path,
-    state: Mapping[str, Tensor],
+    source: Source,
     *,
     model: ModelSpec,
     dtype: torch.dtype,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    recorder: Recorder | None = None,
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
     """Write ``model*.safetensors`` (and the index of several) as transformers' ``save_pretrained`` does.
 
     Args:
-        state: whole mcore tensors, without LoRA; read one at a time. The vocabulary's may have padding rows.
+        source: makes whole mcore tensors of ``dtype``, without LoRA. The vocabulary's may have padding rows.
         progress: called with the bytes of each mcore tensor written.
     """
-    shapes = {name: shape for mcore in base_names(model) for name, shape in _hf_shapes_of(mcore, model)}
-    specs = {name: TensorSpec(dtype, shapes[name]) for name in _module_order(model)}
-    shards = _plan_shards(specs, max_shard_bytes)
-    with ExitStack() as stack:
-        writers: dict[str, SafetensorsWriter] = {}
-        for file, names in shards.items():
-            writer = stack.enter_context(closing(SafetensorsWriter(folder / file, {name: specs[name] for name in names})))
-            writers |= dict.fromkeys(names, writer)
-        for mcore in base_names(model):
-            tensor = state[mcore].to(dtype)
-            for (name, shape), part in zip(_hf_shapes_of(mcore, model), to_hf(mcore, tensor, model), strict=True):
-                writers[name].write(name, part[: shape[0]])
-            progress(tensor.numel() * tensor.element_size())
-        for writer in dict.fromkeys(writers.values()):
-            writer.finish()
-    if len(shards) > 1:
-        total = {"total_parameters": sum(spec.numel for spec in specs.values()), "total_size": sum(spec.nbytes for spec in specs.values())}
-        index = {"metadata": total, "weight_map": {name: file for file, names in shards.items() for name in names}}
+    plan = plan_weights(model, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    write_planned(folder, plan, source, recorder=recorder, progress=progress)
+    if len(plan.files) > 1:
+        specs = [spec for tensors in plan.files.values() for spec in tensors.values()]
+        total = {"total_parameters": sum(spec.numel for spec in specs), "total_size": sum(spec.nbytes for spec in specs)}
+        index = {"metadata": total, "weight_map": {name: file for file, tensors in plan.files.items() for name in tensors}}
         write_atomically(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
+def write_planned(
+    folder: Path,
+    plan: WeightsPlan,
+    source: Source,
+    *,
+    recorder: Recorder | None = None,
+    progress: Callable[[int], None] = lambda nbytes: None,
+) -> None:
+    """Write the safetensors files of ``plan``."""
+    require_space(folder, sum(spec.nbytes for tensors in plan.files.values() for spec in tensors.values()))
+    with ExitStack() as stack:
+        writers = {file: stack.enter_context(closing(SafetensorsWriter(folder / file, tensors))) for file, tensors in plan.files.items()}
+
+        def open_sink(part: Part) -> Sink:
+            file, _, name = part.ref.partition(":")
+            return writers[file].open(name)
+
+        transfer(plan.jobs, source, open_sink=open_sink, recorder=recorder, progress=progress)
+        for writer in writers.values():
+            writer.finish()
+
+
 def _module_order(model: ModelSpec) -> list[str]:
-    layers = [f"model.layers.{layer}.{module}.weight" for layer in range(model.num_layers) for module in _LAYER_ORDER]
+    if model.num_experts is None:
+        mlp = [f"mlp.{name}" for name in _MLP_ORDER]
+    else:
+        mlp = ["mlp.gate", *(f"mlp.experts.{expert}.{name}" for expert in range(model.num_experts) for name in _MLP_ORDER)]
+    order = (*_ATTENTION_ORDER, *mlp, *_NORM_ORDER)
+    layers = [f"model.layers.{layer}.{module}.weight" for layer in range(model.num_layers) for module in order]
     head = ["lm_head.weight"] if model.untie_embeddings_and_output_weights else []
     return ["model.embed_tokens.weight", *layers, "model.norm.weight", *head]
 

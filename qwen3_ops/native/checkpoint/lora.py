@@ -6,6 +6,8 @@ rounds on a CPU, so that the result is MindSpeed-LLM's bit for bit:
 - bf16: ``bf16(W + bf16(bf16(B @ A) * scale))``, the product accumulated in fp32;
 - fp16: ``fp16(W + fp16(fp32(B @ A) * scale))``;
 - fp32: no rounding between.
+
+``--merge-precision fp32`` rounds once instead, at the end, whatever the dtype: nearer to what was trained.
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ from torch import Tensor
 
 from qwen3_ops.artifacts import facts_of, read_manifest
 from qwen3_ops.errors import BadInput
-from qwen3_ops.native.checkpoint.mcore import McoreCheckpoint
-from qwen3_ops.native.checkpoint.state import LazyState
+from qwen3_ops.native.checkpoint.certificate import MergedTensor
+from qwen3_ops.native.checkpoint.flags import MergePrecision
+from qwen3_ops.native.checkpoint.mcore_reader import McoreCheckpoint
+from qwen3_ops.native.checkpoint.state import Made, Part, Source
+
+_BLOCK_ELEMENTS = 1 << 20  # of the product; small enough for a processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,41 +100,77 @@ def check_fit(base: McoreCheckpoint, adapter: McoreCheckpoint) -> None:
     if adapter.layout != base.layout:
         value = f"{adapter.layout}, the base is {base.layout}"
         raise BadInput("the adapter has another layout than its base", value=value, source=adapter.folder, remedy="Convert the base to it.")
-    for name in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels"):
+    for name in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels", "num_experts"):
         mine, other = getattr(base.model, name), getattr(adapter.model, name)
         if mine != other:
             raise BadInput("the adapter was trained on another model", value=f"{name} {other}, the base has {mine}", source=adapter.folder)
 
 
-def merge(base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], *, settings: LoraSettings, dtype: torch.dtype) -> LazyState:
-    """Whole tensors of the merged model, each made when it is asked for.
+class MergedSource:
+    """The merged model as a source: each tensor is merged when it is asked for.
+
+    Attributes:
+        targets: what the merge did to each targeted tensor, once it was made.
+    """
+
+    def __init__(self, base: Source, adapter: Source, *, settings: LoraSettings, dtype: torch.dtype, precision: MergePrecision) -> None:
+        self._base, self._adapter, self._settings, self._dtype, self._precision = base, adapter, settings, dtype, precision
+        self._plain = {name.replace(".base_layer.", "."): name for name in base.names() if ".lora_" not in name}
+        self._lora = set(adapter.names())
+        self.targets: dict[str, MergedTensor] = {}
+
+    def names(self) -> list[str]:
+        return list(self._plain)
+
+    def is_target(self, name: str) -> bool:
+        return f"{name.removesuffix('.weight')}.lora_A.default.weight" in self._lora
+
+    def make(self, name: str) -> Made:
+        base = self._base.make(self._plain[name]).original
+        if not self.is_target(name):
+            return Made(base, base)
+        a, b = (self._adapter.make(lora).original.to(self._dtype) for lora in self._lora_names(name))
+        merged, self.targets[name] = merge(base.to(self._dtype), a, b, scale=self._settings.scale, precision=self._precision)
+        return Made(base, merged)
+
+    def parts(self, name: str) -> list[Part]:
+        return self._base.parts(self._plain[name])
+
+    def check(self) -> list[str]:
+        """Names of targeted tensors that the merge left as they were.
+
+        Raises:
+            BadInput: those are all of them.
+        """
+        same = [name for name, target in self.targets.items() if target.changed == 0]
+        if len(same) == len(self.targets):
+            raise BadInput("the merge changes nothing", value="B @ A rounds to zero in every layer", remedy="Was the adapter trained?")
+        return same
+
+    def _lora_names(self, name: str) -> list[str]:
+        return [f"{name.removesuffix('.weight')}.lora_{half}.default.weight" for half in "AB"]
+
+
+def merge(weight: Tensor, a: Tensor, b: Tensor, *, scale: float, precision: MergePrecision) -> tuple[Tensor, MergedTensor]:
+    """``W + scale * B @ A``, a few rows at a time, and what that changed.
 
     Args:
-        base: whole tensors; names with ``.base_layer.`` are understood.
-        adapter: holds ``<module>.lora_A.default.weight`` and ``.lora_B.default.weight``.
-
-    Raises:
-        BadInput: the merge would change nothing.
+        weight: ``[out, in]``, a: ``[r, in]``, b: ``[out, r]``, all of one dtype, which the result has too.
     """
-    plain = {name.replace(".base_layer.", "."): name for name in base if ".lora_" not in name}
-
-    def load(name: str) -> Tensor:
-        weight = base[plain[name]].to(dtype)
-        module = name.removesuffix(".weight")
-        if f"{module}.lora_A.default.weight" not in adapter:
-            return weight
-        a, b = (adapter[f"{module}.lora_{half}.default.weight"].to(dtype) for half in "AB")
-        return weight + _delta(a, b, settings.scale)
-
-    merged = LazyState(plain, load)
-    targeted = (name for name in plain if f"{name.removesuffix('.weight')}.lora_A.default.weight" in adapter)
-    if all(torch.equal(merged[name], base[plain[name]].to(dtype)) for name in targeted):
-        raise BadInput("the merge changes nothing", value="B @ A rounds to zero in every layer", remedy="Was the adapter trained?")
-    return merged
-
-
-def _delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    product = b.float() @ a.float()
-    if a.dtype == torch.bfloat16:
-        product = product.to(a.dtype)
-    return (product * scale).to(a.dtype)
+    result = torch.empty(weight.shape, dtype=weight.dtype)
+    wide = a.float()
+    changed, largest = 0, 0.0
+    step = max(1, _BLOCK_ELEMENTS // max(1, weight.shape[1]))
+    for start in range(0, weight.shape[0], step):
+        rows = slice(start, start + step)
+        product = b[rows].float() @ wide
+        if precision == "fp32":
+            result[rows] = weight[rows].float().add_(product, alpha=scale)
+        else:
+            if weight.dtype == torch.bfloat16:
+                product = product.to(weight.dtype)
+            torch.add(weight[rows], (product * scale).to(weight.dtype), out=result[rows])
+        difference = (result[rows].float() - weight[rows].float()).abs_()
+        changed += int(difference.count_nonzero())
+        largest = max(largest, float(difference.max()))
+    return result, MergedTensor(elements=weight.numel(), changed=changed, largest_change=largest)

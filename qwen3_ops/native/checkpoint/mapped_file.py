@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import weakref
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: all pages in one call
 
 
 class MappedFile:
@@ -33,4 +36,6 @@ class MappedFile:
         skip = offset % mmap.ALLOCATIONGRANULARITY
         length = skip + numel * dtype.itemsize
         view = mmap.mmap(self._descriptor, length, access=mmap.ACCESS_COPY, offset=offset - skip)
+        with contextlib.suppress(OSError):  # an older kernel: the pages come one by one then
+            view.madvise(_POPULATE_READ)
         return torch.frombuffer(view, dtype=dtype, count=numel, offset=skip)

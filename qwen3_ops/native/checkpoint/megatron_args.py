@@ -19,10 +19,10 @@ from qwen3_ops.native.checkpoint.unpickle import ModelType
 _FROM_MODEL = (
     "num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels",
     "max_position_embeddings", "norm_epsilon", "rotary_base", "untie_embeddings_and_output_weights",
+    "num_experts", "moe_intermediate_size",
 )  # fmt: skip
 
 _QWEN3: Mapping[str, Any] = {
-    "group_query_attention": True,
     "position_embedding_type": "rope",
     "add_position_embedding": True,
     "use_rotary_position_embeddings": True,
@@ -42,9 +42,6 @@ _QWEN3: Mapping[str, Any] = {
     "spec": ["mindspeed_llm.tasks.models.spec.qwen3_spec", "layer_spec"],
     "use_mcore_models": True,
     "transformer_impl": "local",
-    "num_experts": None,
-    "moe_intermediate_size": None,
-    "moe_grouped_gemm": False,
     "moe_layer_freq": None,
     "first_k_dense_replace": None,
     "n_shared_experts": None,
@@ -60,14 +57,14 @@ _QWEN3: Mapping[str, Any] = {
     "lora_alpha": 32,
     "lora_ckpt_filter": False,
     "lora_load": None,
-    "sequence_parallel": False,
     "context_parallel_size": 1,
     "consumed_train_samples": 0,
     "consumed_valid_samples": 0,
     "rank": 0,
 }
 
-_UNEVEN = ("virtual_pipeline_model_parallel_size", "num_layers_per_virtual_pipeline_stage", "num_layer_list", "noop_layers")
+# What convert_ckpt_v2.py calls otherwise: it keeps Hugging Face's names.
+_V2_NAMES = {"num_query_groups": "num_key_value_heads", "ffn_hidden_size": "intermediate_size", "kv_channels": "head_dim"}
 
 
 def build_args(
@@ -77,82 +74,124 @@ def build_args(
     padded_vocab_size: int,
     iteration: int,
     dtype: torch.dtype,
+    grouped_gemm: bool,
     extra: Mapping[str, object],
 ) -> Namespace:
-    """Args of a rank's file: Qwen3's constants, the model, then ``extra``, then the layout and the dtype, which are always ours.
+    """Args of a rank's file: Qwen3's constants, then ``extra``, then the model, the layout and the dtype, which are always ours.
 
     ``vocab_size`` is the unpadded number of rows. ``rotary_base`` is the model's own; MindSpeed's
     converter leaves 10000 there, which is Megatron's default and wrong for Qwen3 (it is not read on load).
     """
-    fields: dict[str, object] = {name: getattr(model, name) for name in _FROM_MODEL}
-    fields |= {
-        "encoder_num_layers": model.num_layers,
+    tp, pp = layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size
+    total, per_chunk, counts = layout.total_layers(model.num_layers), layout.num_layers_per_virtual_pipeline_stage, layout.num_layer_list
+    fields: dict[str, object] = {
+        **_QWEN3,
         "seq_length": model.max_position_embeddings,
         "encoder_seq_length": model.max_position_embeddings,
+        **extra,
+        **{name: getattr(model, name) for name in _FROM_MODEL},
+        "group_query_attention": True,
+        "num_layers": total,  # Megatron counts the no-ops
+        "encoder_num_layers": total,
         "vocab_size": model.padded_vocab_size,
     }
-    fields |= {**_QWEN3, **extra}
+    if model.moe_router_topk is not None:
+        fields["moe_router_topk"] = model.moe_router_topk
     fields |= {
         "padded_vocab_size": padded_vocab_size,
-        "tensor_model_parallel_size": layout.tensor_model_parallel_size,
-        "pipeline_model_parallel_size": layout.pipeline_model_parallel_size,
-        "transformer_pipeline_model_parallel_size": layout.pipeline_model_parallel_size,
-        "expert_model_parallel_size": 1,
+        "tensor_model_parallel_size": tp,
+        "pipeline_model_parallel_size": pp,
+        "transformer_pipeline_model_parallel_size": pp,
+        "expert_model_parallel_size": layout.expert_model_parallel_size,
+        "virtual_pipeline_model_parallel_size": None if per_chunk is None else layout.num_chunks(model.num_layers),
+        "num_layers_per_virtual_pipeline_stage": per_chunk,
+        "num_layer_list": None if counts is None else ",".join(map(str, counts)),
+        "noop_layers": list(layout.noop_layers) or None,
+        "moe_grouped_gemm": grouped_gemm,
+        "sequence_parallel": model.num_experts is not None and tp > 1,  # Megatron demands it of experts
         "data_parallel_size": 1,
-        "world_size": layout.tensor_model_parallel_size * layout.pipeline_model_parallel_size,
+        "world_size": tp * pp,
         "params_dtype": dtype,
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "model_type": ModelType.encoder_or_decoder,
         "iteration": iteration,
-        **dict.fromkeys(_UNEVEN),
     }
     return Namespace(**fields)
 
 
 def layout_of(args: Namespace, *, source: Path) -> ParallelLayout:
-    """Raises BadInput for layouts that can not be read yet."""
-    for name in _UNEVEN:
-        if getattr(args, name, None) is not None:
-            raise BadInput(f"checkpoints with {name} can not be read yet", value=getattr(args, name), source=source)
-    if getattr(args, "num_experts", None) or (getattr(args, "expert_model_parallel_size", None) or 1) > 1:
-        raise BadInput("mixture-of-experts checkpoints can not be read yet", value=f"num_experts {args.num_experts}", source=source)
-    return ParallelLayout(
-        tensor_model_parallel_size=_required(args, "tensor_model_parallel_size", source),
-        pipeline_model_parallel_size=_required(args, "pipeline_model_parallel_size", source),
-    )
+    """How the checkpoint with these args is cut.
+
+    Raises:
+        BadInput: the args do not say it.
+    """
+    tp, pp = (_required(args, f"{kind}_model_parallel_size", source) for kind in ("tensor", "pipeline"))
+    per_chunk, chunks = (_or(args, name) for name in ("num_layers_per_virtual_pipeline_stage", "virtual_pipeline_model_parallel_size"))
+    if per_chunk is None and chunks is not None:
+        per_chunk = _required(args, "num_layers", source) // pp // chunks
+    try:
+        return ParallelLayout(
+            tensor_model_parallel_size=tp,
+            pipeline_model_parallel_size=pp,
+            expert_model_parallel_size=_or(args, "expert_model_parallel_size") or 1,
+            num_layers_per_virtual_pipeline_stage=per_chunk,
+            num_layer_list=_numbers(_or(args, "num_layer_list")) or None,
+            noop_layers=tuple(sorted(_numbers(_or(args, "noop_layers")))),
+        )
+    except (ValueError, TypeError) as error:
+        raise BadInput("the checkpoint's args do not describe a layout", value=error, source=source) from error
 
 
-def model_of(args: Namespace, *, dtype: torch.dtype, source: Path) -> ModelSpec:
-    """The model that a checkpoint's args describe; ``padded_vocab_size`` is the unpadded number of rows, see `vocab_size_of`."""
-    values = {name: _required(args, name, source) for name in _FROM_MODEL}
+def model_of(args: Namespace, layout: ParallelLayout, *, dtype: torch.dtype, padded_vocab_size: int, source: Path) -> ModelSpec:
+    """The model that a checkpoint's args describe; its ``padded_vocab_size`` is the unpadded number of rows, see `vocab_size_of`."""
+    values = {name: _or(args, name) for name in _FROM_MODEL}
+    for name, theirs in _V2_NAMES.items():
+        if values[name] is None or (name == "num_query_groups" and not _or(args, "group_query_attention")):
+            values[name] = values[name] if _or(args, theirs) is None else _or(args, theirs)
+    if values["untie_embeddings_and_output_weights"] is None and _or(args, "tie_word_embeddings") is not None:
+        values["untie_embeddings_and_output_weights"] = not args.tie_word_embeddings
+    values["num_layers"] = _required(args, "num_layers", source) - len(layout.noop_layers)
+    experts = values["num_experts"] is not None
+    for name, value in values.items():
+        if value is None and (experts or name not in ("num_experts", "moe_intermediate_size")):
+            _required(args, name, source)
     try:
         return ModelSpec(
-            model_type="qwen3",
+            model_type="qwen3_moe" if experts else "qwen3",
             params_dtype=dtype_name(as_torch_dtype(dtype)),
-            padded_vocab_size=vocab_size_of(args, source=source),
+            padded_vocab_size=vocab_size_of(args, padded=padded_vocab_size, tp=layout.tensor_model_parallel_size),
             **values,
         )
     except ValidationError as error:
         raise BadInput("the checkpoint's args do not describe a Qwen3 model", value=error, source=source) from error
 
 
-def vocab_size_of(args: Namespace, *, source: Path) -> int:
+def vocab_size_of(args: Namespace, *, padded: int, tp: int) -> int:
     """Rows of the embedding before padding, as far as the checkpoint knows.
 
-    ``vocab_size`` is trusted where padding it explains ``padded_vocab_size``; NullTokenizer's
+    ``vocab_size`` is trusted where padding it explains the ``padded`` rows; NullTokenizer's
     does not count its end token.
     """
-    padded = int(_required(args, "padded_vocab_size", source))
-    vocab = getattr(args, "vocab_size", None)
-    multiple = (getattr(args, "make_vocab_size_divisible_by", None) or 1) * args.tensor_model_parallel_size
-    if vocab is None or getattr(args, "tokenizer_type", None) == "NullTokenizer" or pad_vocab_size(vocab, multiple) != padded:
+    vocab = _or(args, "vocab_size")
+    multiple = (_or(args, "make_vocab_size_divisible_by") or 1) * tp
+    if vocab is None or _or(args, "tokenizer_type") == "NullTokenizer" or pad_vocab_size(vocab, multiple) != padded:
         return padded
     return int(vocab)
 
 
 def pad_vocab_size(vocab_size: int, multiple: int) -> int:
     return -(-vocab_size // multiple) * multiple
+
+
+def _or(args: Namespace, name: str) -> Any:
+    return getattr(args, name, None)
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """``"1,2,1"``, ``[2, 5]`` or ``{2, 5}`` -> numbers; nothing for None."""
+    items = value.split(",") if isinstance(value, str) else value or ()
+    return tuple(int(item) for item in items)
 
 
 def _required(args: Namespace, name: str, source: Path) -> Any:

@@ -8,7 +8,6 @@ header filled up with spaces to a multiple of 8.
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,8 @@ from torch import Tensor
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.dtypes import SAFETENSORS_DTYPES
 from qwen3_ops.native.checkpoint.mapped_file import MappedFile
-from qwen3_ops.native.checkpoint.rank_file import TensorSpec, as_bytes
+from qwen3_ops.native.checkpoint.placed_file import PlacedFile, Sink
+from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
 
 _LENGTH = struct.Struct("<Q")
 _MAX_HEADER = 100_000_000  # bytes; the library's own limit
@@ -70,7 +70,7 @@ class SafetensorsFile:
 
 
 class SafetensorsWriter:
-    """Writes one file; every tensor has its place from the start, so they may come in any order."""
+    """Writes one file; every tensor has its place from the start, so they may come in any order and from several threads."""
 
     def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
         names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
@@ -81,24 +81,22 @@ class SafetensorsWriter:
             header[name] = {"dtype": names[specs[name].dtype], "shape": list(specs[name].shape), "data_offsets": [begin, end]}
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
-        self._specs = dict(specs)
-        self._places = {name: _LENGTH.size + len(text) + entry["data_offsets"][0] for name, entry in header.items() if name in specs}
-        self._file = path.open("wb")
-        self._file.write(_LENGTH.pack(len(text)) + text)
+        start = _LENGTH.size + len(text)
+        self._places = {name: (start + entry["data_offsets"][0], specs[name].nbytes) for name, entry in header.items() if name in specs}
+        self._written: set[str] = set()
+        self._file = PlacedFile(path)
+        self._file.write(0, _LENGTH.pack(len(text)) + text)
 
-    def write(self, name: str, tensor: Tensor) -> None:
-        spec = self._specs.pop(name)
-        if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
-            raise ValueError(f"{name} {tensor.dtype} {tuple(tensor.shape)} came where {spec} was announced")
-        self._file.seek(self._places[name])
-        self._file.write(as_bytes(tensor))
+    def open(self, name: str) -> Sink:
+        """Where the tensor's bytes go."""
+        return Sink(self._file, *self._places[name], lambda crc: self._written.add(name), checksum=False)
 
     def finish(self) -> None:
         """Complete the file and bring it to the disk."""
-        if self._specs:
-            raise ValueError(f"{next(iter(self._specs))} was announced and not written")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        missing = self._places.keys() - self._written
+        if missing:
+            raise ValueError(f"{min(missing)} was announced and not written")
+        self._file.sync()
 
     def close(self) -> None:
         self._file.close()

@@ -1,4 +1,4 @@
-"""Which keys a rank's file holds, in which order, and which whole tensor each belongs to."""
+"""Which keys a rank's file holds, in which order, and which whole tensors each belongs to."""
 
 from __future__ import annotations
 
@@ -6,21 +6,35 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from qwen3_ops.layout import ParallelLayout
+from qwen3_ops.layout import ParallelLayout, Rank
 from qwen3_ops.model import ModelSpec
-from qwen3_ops.native.checkpoint.sharding import EMBEDDING, FINAL_NORM, LAYER_MODULES, LORA_TARGETS, OUTPUT, parse_layer_name
+from qwen3_ops.native.checkpoint.modules import (
+    CUTS,
+    EMBEDDING,
+    FINAL_NORM,
+    LINEAR_KINDS,
+    OUTPUT,
+    layer_modules,
+    parse_layer_name,
+)
 
 
 class Entry(NamedTuple):
     """One key of a rank's file.
 
     Attributes:
-        key: as in the file, where each pipeline stage counts its layers from 0.
-        tensor: global name of the whole tensor; None for an ``_extra_state``, which is empty.
+        key: as in the file, where each model chunk counts its layers, and each rank its experts, from 0.
+        tensors: global names of the whole tensors it is cut from: one; several experts' for a grouped
+            weight; none for an ``_extra_state``, which is empty.
     """
 
     key: str
-    tensor: str | None
+    tensors: tuple[str, ...]
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it is a flat buffer of several experts (``--moe-grouped-gemm``)."""
+        return self.key.endswith((".weight1", ".weight2"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,70 +42,104 @@ class LoraLayers:
     """Which layers of a checkpoint carry LoRA.
 
     Attributes:
-        targets: full module names, as ``self_attention.linear_qkv``, in a layer's order.
+        kinds: as ``self_attention.linear_qkv``, in a layer's order.
         only: the base's weights are left out (``--lora-ckpt-filter``).
     """
 
-    targets: tuple[str, ...]
+    kinds: tuple[str, ...]
     only: bool
 
     @property
     def target_modules(self) -> list[str]:
         """As ``--lora-target-modules`` names them: ``linear_qkv``."""
-        return [module.rpartition(".")[2] for module in self.targets]
+        return list(dict.fromkeys(kind.rpartition(".")[2] for kind in self.kinds))
 
     @classmethod
     def found_in(cls, keys: Iterable[str]) -> LoraLayers | None:
         """Read off the keys of a rank or of a whole state; None where there is no LoRA."""
         names = list(keys)
-        parsed = [item for item in map(parse_layer_name, names) if item is not None]
-        found = {module for _, module, part in parsed if part is not None and part.startswith("lora_")}
+        found = {parsed.kind for parsed in map(parse_layer_name, names) if parsed is not None and parsed.is_lora}
         if not found:
             return None
-        only = all("lora" in name for name in names)
-        return cls(targets=tuple(module for module in LORA_TARGETS.values() if module in found), only=only)
+        return cls(kinds=tuple(kind for kind in LINEAR_KINDS if kind in found), only=all("lora" in name for name in names))
 
 
-def stage_entries(model: ModelSpec, layout: ParallelLayout, pp: int, *, lora: LoraLayers | None = None) -> list[Entry]:
-    """The keys of every rank of pipeline stage ``pp``, in the file's order."""
-    entries = list(_all_entries(model, layout, pp, lora))
-    return [entry for entry in entries if "lora" in entry.key] if lora is not None and lora.only else entries
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """Everything that decides a checkpoint's keys.
 
+    Attributes:
+        extra_states: empty entries are listed; ``convert_ckpt_v2.py`` writes none.
+        grouped_gemm: a layer's experts lie in two flat buffers.
+    """
 
-def _all_entries(model: ModelSpec, layout: ParallelLayout, pp: int, lora: LoraLayers | None) -> Iterator[Entry]:
-    if pp == 0:
-        yield Entry(EMBEDDING, EMBEDDING)
-    for number, layer in enumerate(layout.layers_of_stage(pp, num_layers=model.num_layers)):
-        here, whole = f"decoder.layers.{number}.", f"decoder.layers.{layer}."
-        for module in LAYER_MODULES:
-            for suffix in _suffixes(module, adapted=lora is not None and module in lora.targets):
+    model: ModelSpec
+    layout: ParallelLayout
+    lora: LoraLayers | None = None
+    grouped_gemm: bool = False
+    extra_states: bool = True
+
+    def chunks(self, rank: Rank) -> list[list[Entry]]:
+        """The keys of each model chunk of ``rank``, in the file's order."""
+        stage = self.layout.chunks_of_stage(rank.pp, num_layers=self.model.num_layers)
+        last = rank.pp == self.layout.pipeline_model_parallel_size - 1
+        return [
+            [
+                entry
+                for entry in self._entries(layers, rank, first=rank.pp == 0 and number == 0, last=last and number == len(stage) - 1)
+                if (self.lora is None or not self.lora.only or "lora" in entry.key) and (self.extra_states or entry.tensors)
+            ]
+            for number, layers in enumerate(stage)
+        ]
+
+    def tensor_names(self) -> list[str]:
+        """Global names of all whole tensors, each once, in order."""
+        whole = Schema(model=self.model, layout=ParallelLayout(), lora=self.lora)
+        (chunk,) = whole.chunks(Rank(0, 0, 0))
+        return [name for entry in chunk for name in entry.tensors]
+
+    def _entries(self, layers: list[int | None], rank: Rank, *, first: bool, last: bool) -> Iterator[Entry]:
+        if first:
+            yield Entry(EMBEDDING, (EMBEDDING,))
+        for number, layer in enumerate(layers):
+            if layer is not None:
+                yield from self._layer(f"decoder.layers.{number}.", f"decoder.layers.{layer}.", rank.ep)
+        if last:
+            yield Entry(FINAL_NORM, (FINAL_NORM,))
+            if self.model.untie_embeddings_and_output_weights:
+                yield Entry(OUTPUT, (OUTPUT,))
+            elif not first:  # a chunk of its own needs its copy of the tied embedding
+                yield Entry(OUTPUT, (EMBEDDING,))
+            yield Entry("output_layer._extra_state", ())
+
+    def _layer(self, here: str, whole: str, ep: int) -> Iterator[Entry]:
+        local = (self.model.num_experts or 0) // self.layout.expert_model_parallel_size
+        experts = range(ep * local, (ep + 1) * local)
+        for module in layer_modules(self.model, experts=range(0) if self.grouped_gemm else experts):
+            kind, key = module, f"{here}{module}"
+            if ".local_experts." in module:
+                expert, _, linear = module.removeprefix("mlp.experts.local_experts.").partition(".")
+                kind, key = f"mlp.experts.{linear}", f"{here}mlp.experts.local_experts.{int(expert) - experts.start}.{linear}"
+            for suffix in _suffixes(kind, adapted=self.lora is not None and kind in self.lora.kinds):
                 empty = suffix.endswith("_extra_state")
-                yield Entry(f"{here}{module}.{suffix}", None if empty else f"{whole}{module}.{suffix}")
-    if pp == layout.pipeline_model_parallel_size - 1:
-        yield Entry(FINAL_NORM, FINAL_NORM)
-        if model.untie_embeddings_and_output_weights:
-            yield Entry(OUTPUT, OUTPUT)
-        elif pp > 0:  # a stage of its own needs its copy of the tied embedding
-            yield Entry(OUTPUT, EMBEDDING)
-        yield Entry("output_layer._extra_state", None)
+                yield Entry(f"{key}.{suffix}", () if empty else (f"{whole}{module}.{suffix}",))
+        if self.grouped_gemm:
+            for number in (1, 2):
+                names = (f"{whole}mlp.experts.local_experts.{expert}.linear_fc{number}.weight" for expert in experts)
+                yield Entry(f"{here}mlp.experts.weight{number}", tuple(names))
 
 
-def _suffixes(module: str, *, adapted: bool) -> Iterator[str]:
+def _suffixes(kind: str, *, adapted: bool) -> Iterator[str]:
     """Keys below one module; Megatron's parallel linear layers have an (empty) extra state each."""
-    if module not in LORA_TARGETS.values():
+    if kind not in LINEAR_KINDS:
         yield "weight"
         return
     base = "base_layer." if adapted else ""
     yield from (f"{base}weight", f"{base}_extra_state")
     if adapted:
         yield "lora_A.default.weight"
-        if LAYER_MODULES[module] == "columns":  # then A is the parallel half, else B
+        if CUTS[kind] == "columns":  # then A is the parallel half, else B
             yield "lora_A.default._extra_state"
         yield "lora_B.default.weight"
-        if LAYER_MODULES[module] != "columns":
+        if CUTS[kind] != "columns":
             yield "lora_B.default._extra_state"
-
-
-def tensor_names(model: ModelSpec, *, lora: LoraLayers | None = None) -> list[str]:
-    """Global names of all whole tensors, each once, in order."""
-    return [entry.tensor for entry in stage_entries(model, ParallelLayout(), 0, lora=lora) if entry.tensor is not None]

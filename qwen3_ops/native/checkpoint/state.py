@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from qwen3_ops.errors import BadInput
+from qwen3_ops.native.checkpoint.sharding import Runs
+from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
 
 
 class LazyState(Mapping[str, Tensor]):
@@ -32,19 +35,53 @@ class LazyState(Mapping[str, Tensor]):
         return len(self._names)
 
 
-def refuse_nan(state: Mapping[str, Tensor], *, source: object) -> LazyState:
-    """The same state; asking for a tensor that holds NaN raises BadInput."""
+class Part(NamedTuple):
+    """A stored tensor that a whole one is made of.
 
-    def load(name: str) -> Tensor:
-        tensor = state[name]
-        if torch.isnan(tensor).any():
-            count = int(torch.isnan(tensor).sum())
+    Attributes:
+        ref: ``file:key``, the file relative to the folder.
+        spec: of the stored tensor.
+        runs: what it is of the whole one.
+        slot: place in a grouped tensor, which has several experts' parts, transposed; None elsewhere.
+    """
+
+    ref: str
+    spec: TensorSpec
+    runs: Runs
+    slot: int | None = None
+
+
+class Made(NamedTuple):
+    """A whole tensor on its way: as the source holds it, and as the result shall.
+
+    ``result`` is ``original`` itself where a conversion only moves bytes.
+    """
+
+    original: Tensor
+    result: Tensor
+
+
+class Source(Protocol):
+    """Where whole tensors come from."""
+
+    def names(self) -> list[str]:
+        """Global names, in a checkpoint's order."""
+
+    def make(self, name: str) -> Made:
+        """Called from several threads."""
+
+    def parts(self, name: str) -> list[Part]:
+        """The stored tensors that ``make(name).original`` is made of."""
+
+
+def refuse_nan(name: str, tensor: Tensor, *, source: object) -> None:
+    """Raises BadInput when ``tensor`` holds NaN."""
+    if torch.isnan(tensor.sum(dtype=torch.float32)):  # also of inf - inf, so the exact count decides
+        count = int(torch.isnan(tensor).sum())
+        if count:
             raise BadInput(
                 "weights hold NaN", value=f"{name}, {count} of {tensor.numel()}", source=source, remedy="Use an older checkpoint."
             )
-        return tensor
-
-    return LazyState(state, load)
 
 
 def check_names(found: Iterable[str], expected: Iterable[str], *, source: object) -> None:

@@ -119,6 +119,9 @@ _ADMITTED: dict[tuple[str, str], object] = {
     ("torch._utils", "_rebuild_tensor_v2"): _Callable(_rebuild_tensor),
     **{("torch", name): _StorageClass(dtype) for name, dtype in STORAGE_CLASSES.items()},
     **{("torch", str(dtype).removeprefix("torch.")): dtype for dtype in STORAGE_CLASSES.values()},
+    # --noop-layers of a training run
+    ("builtins", "set"): _Callable(set),
+    ("__builtin__", "set"): _Callable(set),
     # rng_state: numpy arrays, by numpy 1's names and by numpy 2's
     ("numpy.core.multiarray", "_reconstruct"): _Callable(_opaque),
     ("numpy._core.multiarray", "_reconstruct"): _Callable(_opaque),

@@ -1,51 +1,35 @@
-"""``convert-ckpt``: the three directions, each a source of whole tensors poured into a target."""
+"""``convert-ckpt``: a source of whole tensors, poured into a target, with a certificate of what became of each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from qwen3_ops.artifacts import Kind, staged_folder
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.model import ModelSpec
+from qwen3_ops.native.checkpoint import peft_adapter
+from qwen3_ops.native.checkpoint.certificate import Certificate, CertificateRecorder, Side, dtype_text
 from qwen3_ops.native.checkpoint.dtypes import TORCH_DTYPES, dtype_name
-from qwen3_ops.native.checkpoint.flags import FLAGS
-from qwen3_ops.native.checkpoint.hf import HfWeights, write_config, write_weights
-from qwen3_ops.native.checkpoint.lora import LoraSettings, check_fit, merge, settings_of
-from qwen3_ops.native.checkpoint.mcore import McoreCheckpoint, open_checkpoint, write_checkpoint
-from qwen3_ops.native.checkpoint.sharding import base_names, check_layout, shape_of
-from qwen3_ops.native.checkpoint.state import refuse_nan
+from qwen3_ops.native.checkpoint.flags import FLAGS, MODEL_TYPES
+from qwen3_ops.native.checkpoint.hf import HfWeights, write_config, write_planned, write_weights
+from qwen3_ops.native.checkpoint.lora import check_fit, settings_of
+from qwen3_ops.native.checkpoint.mcore_reader import McoreCheckpoint, open_checkpoint
+from qwen3_ops.native.checkpoint.mcore_writer import write_source
+from qwen3_ops.native.checkpoint.megatron_args import pad_vocab_size
+from qwen3_ops.native.checkpoint.modules import base_names, shape_of
+from qwen3_ops.native.checkpoint.schema import Schema
+from qwen3_ops.native.checkpoint.sharding import check_layout
+from qwen3_ops.native.checkpoint.sources import Opened, Prepared, opened_hf, opened_mg
 from qwen3_ops.verbs import Context, Outcome
 
 HF_FOLDER = "mg2hf"
 """Below ``--save-dir``, as MindSpeed-LLM names it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A whole model, whatever it came from.
-
-    Attributes:
-        state: whole tensors, made one at a time.
-        model: ``padded_vocab_size`` is the number of rows in ``state``.
-        layout: of the checkpoint; None for a Hugging Face folder.
-        args: of the checkpoint, carried over to the next one.
-        merged: the LoRA that went into ``state``.
-    """
-
-    state: Mapping[str, Tensor]
-    model: ModelSpec
-    dtype: torch.dtype
-    iteration: int = 1
-    layout: ParallelLayout | None = None
-    args: Mapping[str, Any]
-    merged: LoraSettings | None = None
 
 
 def run(flags: FLAGS, ctx: Context) -> Outcome:
@@ -53,18 +37,36 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
 
     Raises:
         BadInput: an input that can not be converted; nothing is written then.
+        Infrastructure: the disk is too small.
     """
     _check_type(flags)
-    source = _from_hf(flags, ctx) if flags.load_model_type == "hf" else _from_mcore(flags, ctx)
-    return _to_hf(source, flags, ctx) if flags.save_model_type == "hf" else _to_mcore(source, flags, ctx)
+    with _one_thread_each():
+        if flags.save_lora_to_hf:
+            return _adapter_to_hf(flags, ctx)
+        opened = _open_hf(flags, ctx) if flags.load_model_type == "hf" else _open_mg(flags, ctx)
+        return _to_hf(opened, flags, ctx) if flags.save_model_type == "hf" else _to_mcore(opened, flags, ctx)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Tensors are worked on side by side; torch's own threads would only disturb."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_type(flags: FLAGS) -> None:
-    if flags.model_type_hf != "qwen3":
+    if flags.model_type_hf not in MODEL_TYPES:
         raise BadInput(
-            "only dense Qwen3 models can be converted", value=flags.model_type_hf, source="--model-type-hf", remedy="Give qwen3."
+            "only Qwen3 models can be converted",
+            value=flags.model_type_hf,
+            source="--model-type-hf",
+            remedy=f"Give {' or '.join(MODEL_TYPES)}.",
         )
-    if flags.save_model_type == "hf" and flags.hf_cfg_dir is None:
+    if flags.save_model_type == "hf" and flags.hf_cfg_dir is None and not flags.save_lora_to_hf:
         raise BadInput(
             "an export needs the base model's config and tokenizer, and base weights are read-only: nothing is written beside them",
             value="--hf-cfg-dir is missing",
@@ -72,50 +74,58 @@ def _check_type(flags: FLAGS) -> None:
         )
 
 
-def _from_hf(flags: FLAGS, ctx: Context) -> Source:
-    weights = HfWeights(flags.load_dir)
-    dtype = _dtype(flags, weights.dtype, ctx)
-    state = refuse_nan(weights.state(dtype), source=flags.load_dir)
-    return Source(state=state, model=weights.model, dtype=dtype, args={})
+def _open_hf(flags: FLAGS, ctx: Context) -> Opened:
+    weights = HfWeights(flags.load_dir, model_type=MODEL_TYPES[flags.model_type_hf])
+    _check_experts(flags, weights.model)
+    return opened_hf(weights, dtype=_dtype(flags, weights.dtype, ctx))
 
 
-def _from_mcore(flags: FLAGS, ctx: Context) -> Source:
-    base = open_checkpoint(flags.load_dir)
-    dtype = _dtype(flags, base.dtype, ctx)
-    state: Mapping[str, Tensor] = base.state(padded=True)
+def _open_mg(flags: FLAGS, ctx: Context) -> Opened:
+    base, adapter = _checkpoints(flags, ctx)
     settings = None
-    adapter = _adapter(flags, base, ctx)
     if adapter is not None:
         settings = settings_of(adapter, given_r=flags.lora_r, given_alpha=flags.lora_alpha, given_targets=flags.lora_target_modules)
-        own = adapter.state(padded=True)
-        state = merge(own if adapter.has_base else state, own, settings=settings, dtype=dtype)
         ctx.events.log(f"merging LoRA r {settings.r}, alpha {settings.alpha}, {' '.join(settings.target_modules)} from {adapter.folder}")
-    return Source(
-        state=refuse_nan(state, source=flags.load_dir),
-        model=base.model.model_copy(update={"padded_vocab_size": base.padded_vocab_size}),
-        dtype=dtype,
-        iteration=base.iteration or 1,
-        layout=base.layout,
-        args={**vars(base.args), "lora_target_modules": [], "lora_ckpt_filter": False},
-        merged=settings,
+    return opened_mg(
+        base,
+        dtype=_dtype(flags, base.dtype, ctx),
+        extra=flags.load_dir_extra,
+        adapter=adapter,
+        adapter_extra=flags.lora_load_extra if flags.lora_load is not None else flags.load_dir_extra,
+        settings=settings,
+        precision=flags.merge_precision,
     )
 
 
-def _adapter(flags: FLAGS, base: McoreCheckpoint, ctx: Context) -> McoreCheckpoint | None:
-    """The checkpoint whose LoRA is merged: ``--lora-load``, or the base itself where it holds LoRA."""
+def _checkpoints(flags: FLAGS, ctx: Context) -> tuple[McoreCheckpoint, McoreCheckpoint | None]:
+    """``--load-dir``, and the checkpoint whose LoRA is merged: ``--lora-load``, or the base itself where it holds LoRA."""
+    base = open_checkpoint(flags.load_dir, extra=flags.load_dir_extra)
+    wanted = MODEL_TYPES[flags.model_type_hf]
+    if base.model.model_type != wanted:
+        value = f"{base.model.model_type}, not {wanted}"
+        raise BadInput("the checkpoint is of another model type", value=value, source="--model-type-hf")
+    _check_experts(flags, base.model)
     if flags.lora_load is None:
-        if not base.has_base:
+        if not base.has_base and not flags.save_lora_to_hf:
             raise BadInput(
                 "the checkpoint holds LoRA without its base", value=base.folder, remedy="Give the base as --load-dir, this as --lora-load."
             )
         if base.lora is None and flags.lora_flags:
             raise BadInput("there are LoRA flags but no LoRA", value=base.folder, remedy="Give --lora-load, or leave the --lora flags out.")
-        return base if base.lora is not None else None
-    adapter = open_checkpoint(flags.lora_load)
+        return base, base if base.lora is not None else None
+    adapter = open_checkpoint(flags.lora_load, extra=flags.lora_load_extra)
     check_fit(base, adapter)
-    if adapter.has_base:
+    if adapter.has_base and adapter.lora is not None:
         ctx.events.log(f"{adapter.folder} holds base weights too: they are used in place of {base.folder}'s, as MindSpeed-LLM does")
-    return adapter
+    return base, adapter
+
+
+def _check_experts(flags: FLAGS, model: ModelSpec) -> None:
+    if flags.num_experts is not None and flags.num_experts != model.num_experts:
+        value = f"{model.num_experts}, not {flags.num_experts}"
+        raise BadInput("the model has another number of experts", value=value, source="--num-experts")
+    if model.num_experts is None and flags.moe_grouped_gemm:
+        raise BadInput("a dense model has no experts to group", source="--moe-grouped-gemm")
 
 
 def _dtype(flags: FLAGS, found: torch.dtype | None, ctx: Context) -> torch.dtype:
@@ -128,37 +138,92 @@ def _dtype(flags: FLAGS, found: torch.dtype | None, ctx: Context) -> torch.dtype
     return found
 
 
-def _to_mcore(source: Source, flags: FLAGS, ctx: Context) -> Outcome:
-    before = source.layout or ParallelLayout()
-    layout = ParallelLayout(
-        tensor_model_parallel_size=flags.target_tensor_parallel_size or before.tensor_model_parallel_size,
-        pipeline_model_parallel_size=flags.target_pipeline_parallel_size or before.pipeline_model_parallel_size,
-    )
-    check_layout(source.model, layout)
-    with ctx.events.progress("converting", total=_nbytes(source.model, source.dtype), unit="bytes") as bar:
-        write_checkpoint(
+def _to_mcore(opened: Opened, flags: FLAGS, ctx: Context) -> Outcome:
+    layout = flags.layout(opened.layout or ParallelLayout())
+    check_layout(opened.model, layout)
+    grouped = flags.moe_grouped_gemm or (opened.grouped_gemm and not flags.no_moe_grouped_gemm)
+    multiple = flags.make_vocab_size_divisible_by or 1
+    recorder, iteration = CertificateRecorder(), opened.iteration or 1
+    with ctx.events.progress("converting", total=_nbytes(opened.model, opened.dtype), unit="bytes") as bar:
+        write_source(
             flags.save_dir,
-            iteration=source.iteration,
-            state=source.state,
-            model=source.model,
-            layout=layout,
-            dtype=source.dtype,
-            extra_args=source.args,
-            make_vocab_size_divisible_by=flags.make_vocab_size_divisible_by or 1,
+            opened.source,
+            schema=Schema(model=opened.model, layout=layout, grouped_gemm=grouped),
+            iteration=iteration,
+            dtype=opened.dtype,
+            extra_args=opened.args,
+            make_vocab_size_divisible_by=multiple,
+            recorder=recorder,
             progress=bar.advance,
+            beside=lambda folder: _check_merge(opened, ctx),
         )
-    facts = {"tp": layout.tensor_model_parallel_size, "pp": layout.pipeline_model_parallel_size, "iteration": source.iteration}
-    return _outcome("mcore_checkpoint", source, facts)
+    rows = pad_vocab_size(opened.model.padded_vocab_size, multiple * layout.tensor_model_parallel_size)
+    result = Side(
+        type="mg",
+        path=".",
+        iteration=iteration,
+        model=opened.model.model_copy(update={"padded_vocab_size": rows}),
+        layout=layout,
+        grouped_gemm=grouped,
+        dtype=dtype_text(opened.dtype),
+        tensors=recorder.tensors("result"),
+    )
+    _certify(flags.save_dir, opened, result, recorder)
+    ctx.events.log(f"written as {layout}")
+    facts = {"tp": layout.tensor_model_parallel_size, "pp": layout.pipeline_model_parallel_size, "iteration": iteration}
+    return _outcome("mcore_checkpoint", opened, facts)
 
 
-def _to_hf(source: Source, flags: FLAGS, ctx: Context) -> Outcome:
+def _to_hf(opened: Opened, flags: FLAGS, ctx: Context) -> Outcome:
     assert flags.hf_cfg_dir is not None  # checked first of all
-    model = _model_of_config(flags.hf_cfg_dir, source.model)
-    total = _nbytes(source.model, source.dtype)
+    model = _model_of_config(flags.hf_cfg_dir, opened.model)
+    recorder, total = CertificateRecorder(), _nbytes(opened.model, opened.dtype)
     with staged_folder(flags.save_dir / HF_FOLDER) as folder, ctx.events.progress("converting", total=total, unit="bytes") as bar:
-        write_weights(folder, source.state, model=model, dtype=source.dtype, progress=bar.advance)
-        write_config(folder, base=flags.hf_cfg_dir, dtype=source.dtype)
-    return _outcome("hf_model", source, {"model": HF_FOLDER})
+        write_weights(folder, opened.source, model=model, dtype=opened.dtype, recorder=recorder, progress=bar.advance)
+        _check_merge(opened, ctx)
+        write_config(folder, base=flags.hf_cfg_dir, dtype=opened.dtype)
+    result = Side(type="hf", path=HF_FOLDER, model=model, dtype=dtype_text(opened.dtype), tensors=recorder.tensors("result"))
+    _certify(flags.save_dir, opened, result, recorder)
+    return _outcome("hf_model", opened, {"model": HF_FOLDER})
+
+
+def _adapter_to_hf(flags: FLAGS, ctx: Context) -> Outcome:
+    """``--save-lora-to-hf``: nothing is merged; the adapter's own checkpoint is the source."""
+    _, adapter = _checkpoints(flags, ctx)
+    if adapter is None:
+        raise BadInput("the checkpoint holds no LoRA weights", value=flags.load_dir, remedy="Give --lora-load.")
+    settings = settings_of(adapter, given_r=flags.lora_r, given_alpha=flags.lora_alpha, given_targets=flags.lora_target_modules)
+    assert adapter.lora is not None  # settings_of made sure
+    opened = opened_mg(adapter, dtype=_dtype(flags, adapter.dtype, ctx), extra=flags.lora_load_extra)
+    plan = peft_adapter.plan_adapter(adapter.model, lora=adapter.lora, r=settings.r, dtype=opened.dtype)
+    recorder = CertificateRecorder()
+    with staged_folder(flags.save_dir / HF_FOLDER) as folder:
+        write_planned(folder, plan, Prepared(adapter, dtype=opened.dtype, folder=adapter.folder), recorder=recorder)
+        peft_adapter.write_config(folder, settings=settings, plan=plan, base_model=flags.hf_cfg_dir)
+    result = Side(type="peft", path=HF_FOLDER, model=adapter.model, dtype=dtype_text(opened.dtype), tensors=recorder.tensors("result"))
+    _certify(flags.save_dir, opened, result, recorder)
+    lora = {"lora_r": settings.r, "lora_alpha": settings.alpha, "lora_target_modules": list(settings.target_modules)}
+    return Outcome(
+        kind="lora_checkpoint",
+        facts={"model": HF_FOLDER, "params_dtype": dtype_name(opened.dtype), **lora},
+        metrics={"tensors": len(plan.files[peft_adapter.WEIGHTS])},
+    )
+
+
+def _check_merge(opened: Opened, ctx: Context) -> None:
+    if opened.merging is not None:
+        for name in opened.merging.check():
+            ctx.events.warning(f"the merge leaves {name} as it was: B @ A rounds to zero there")
+
+
+def _certify(folder: Path, opened: Opened, result: Side, recorder: CertificateRecorder) -> None:
+    Certificate(
+        params_dtype=dtype_name(opened.dtype),
+        source=opened.side(recorder.tensors("source")),
+        result=result,
+        merge=opened.merge(),
+        mapping=recorder.mapping(opened.source.names()),
+    ).write(folder)
 
 
 def _model_of_config(folder: Path, source: ModelSpec) -> ModelSpec:
@@ -167,9 +232,9 @@ def _model_of_config(folder: Path, source: ModelSpec) -> ModelSpec:
     Raises:
         BadInput: it is another model.
     """
-    model = ModelSpec.from_hf(folder)
+    model = ModelSpec.from_hf(folder, model_type=source.model_type)
     shape = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels")
-    for name in (*shape, "untie_embeddings_and_output_weights"):
+    for name in (*shape, "num_experts", "moe_intermediate_size", "untie_embeddings_and_output_weights"):
         if getattr(model, name) != getattr(source, name):
             value = f"{name} {getattr(model, name)}, the checkpoint has {getattr(source, name)}"
             raise BadInput("--hf-cfg-dir is another model", value=value, source=folder / "config.json")
@@ -183,11 +248,11 @@ def _nbytes(model: ModelSpec, dtype: torch.dtype) -> int:
     return sum(torch.Size(shape_of(name, model)).numel() for name in base_names(model)) * dtype.itemsize
 
 
-def _outcome(kind: Kind, source: Source, facts: Mapping[str, Any]) -> Outcome:
-    merged = source.merged
+def _outcome(kind: Kind, opened: Opened, facts: Mapping[str, Any]) -> Outcome:
+    merged = opened.settings
     lora = {} if merged is None else {"merged_lora": {"r": merged.r, "alpha": merged.alpha, "target_modules": list(merged.target_modules)}}
     return Outcome(
         kind=kind,
-        facts={**facts, "params_dtype": dtype_name(source.dtype), **lora},
-        metrics={"tensors": len(source.state), "bytes": _nbytes(source.model, source.dtype)},
+        facts={**facts, "params_dtype": dtype_name(opened.dtype), **lora},
+        metrics={"tensors": len(opened.source.names()), "bytes": _nbytes(opened.model, opened.dtype)},
     )

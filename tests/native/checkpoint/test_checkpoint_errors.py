@@ -88,9 +88,37 @@ def test_layout_that_does_not_divide(hf, tmp_path, convert, tp, pp, what):
     refused(convert, tmp_path / "out", what, load="hf", save="mg", load_dir=hf, tp=tp, pp=pp)
 
 
-@pytest.mark.parametrize("kind", ["llama2", "qwen3-moe"])
-def test_wrong_model_type(hf, tmp_path, convert, kind):
-    refused(convert, tmp_path / "out", "only dense Qwen3", load="hf", save="mg", load_dir=hf, model_type_hf=kind)
+@pytest.mark.parametrize(("kind", "what"), [("llama2", "only Qwen3"), ("qwen3-moe", "model_type must be qwen3_moe")])
+def test_wrong_model_type(hf, tmp_path, convert, kind, what):
+    refused(convert, tmp_path / "out", what, load="hf", save="mg", load_dir=hf, model_type_hf=kind)
+
+
+def test_checkpoint_of_another_model_type(mg, tmp_path, convert):
+    refused(convert, tmp_path / "out", "another model type", load="mg", save="mg", load_dir=mg, model_type_hf="qwen3-moe")
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        ({"pp": 2, "num_layer_list": "1,2"}, "every pipeline stage its layers"),
+        ({"pp": 2, "num_layer_list": "4,0"}, "every pipeline stage its layers"),
+        ({"pp": 3, "num_layer_list": "1,3"}, "every pipeline stage its layers"),
+        ({"pp": 2, "num_layer_list": "1,3", "noop_layers": "0"}, "neither virtual stages nor no-op"),
+        ({"pp": 2, "num_layer_list": "1,3", "num_layers_per_virtual_pipeline_stage": 1}, "neither virtual stages nor no-op"),
+        ({"pp": 2, "noop_layers": "2,2"}, "different positions"),
+        ({"pp": 2, "noop_layers": "4,6"}, "different positions"),
+        ({"pp": 2, "noop_layers": "4"}, "5 layers can not be divided"),
+        ({"pp": 1, "num_layers_per_virtual_pipeline_stage": 2}, "virtual stages need several"),
+        ({"pp": 2, "num_layers_per_virtual_pipeline_stage": 2}, "virtual stages need several"),
+        ({"pp": 1, "num_layers_per_virtual_pipeline_stage": 3}, "virtual stages must divide"),
+        ({"target_expert_parallel_size": 2}, "no experts to divide"),
+        ({"moe_grouped_gemm": ()}, "no experts to group"),
+        ({"num_experts": 4}, "another number of experts"),
+    ],
+    ids=str,
+)
+def test_layouts_that_are_refused(flags, what, hf, tmp_path, convert):
+    refused(convert, tmp_path / "out", what, load="hf", save="mg", load_dir=hf, **flags)
 
 
 def test_config_of_another_model(hf, tmp_path, convert):
@@ -163,8 +191,14 @@ def test_export_with_the_config_of_another_model(mg, make_hf, tmp_path, convert)
         {"load": "mg", "save": "mg", "make_vocab_size_divisible_by": 8},
         {"load": "mg", "save": "hf", "tp": 2},
         {"load": "mg", "save": "mg", "params_dtype": "int8"},
-        {"load": "mg", "save": "mg", "num_layer_list": "1,3"},
-        {"load": "mg", "save": "mg", "target_expert_parallel_size": 2},
+        {"load": "mg", "save": "mg", "num_layer_list": "1,,3"},
+        {"load": "mg", "save": "mg", "noop_layers": "-1"},
+        {"load": "mg", "save": "mg", "moe_grouped_gemm": (), "no_moe_grouped_gemm": ()},
+        {"load": "mg", "save": "hf", "num_layer_list": "1,3"},
+        {"load": "mg", "save": "hf", "target_expert_parallel_size": 2},
+        {"load": "mg", "save": "mg", "save_lora_to_hf": ()},
+        {"load": "hf", "save": "mg", "load_dir_extra": ("x",)},
+        {"load": "mg", "save": "mg", "lora_load_extra": ("x",)},
         {"load": "mg", "save": "mg", "spec": ("mindspeed_llm.tasks.models.spec.other", "layer_spec")},
     ],
     ids=str,

@@ -34,6 +34,33 @@ def test_hf_to_mg(case, model, tp, pp, golden, tmp_path, convert, manifest, asse
     assert_equals_manifest(tmp_path, manifest(case))
 
 
+UNEVEN = {
+    "mg_tp2pp2_vpp1": ("hf_tiny", {"tp": 2, "pp": 2, "num_layers_per_virtual_pipeline_stage": 1}),
+    "mg_tp1pp3_list121": ("hf_tiny", {"tp": 1, "pp": 3, "num_layer_list": "1,2,1"}),
+    "mg_tp1pp3_noop25": ("hf_tiny", {"tp": 1, "pp": 3, "noop_layers": "2,5"}),
+    "mg_moe_tp2pp2ep2": ("hf_moe_tiny", {"tp": 2, "pp": 2, "target_expert_parallel_size": 2, "model_type_hf": "qwen3-moe"}),
+    "mg_moe_gemm_tp1pp2ep2": (
+        "hf_moe_tiny",
+        {"tp": 1, "pp": 2, "target_expert_parallel_size": 2, "model_type_hf": "qwen3-moe", "moe_grouped_gemm": ()},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNEVEN)
+def test_uneven_and_expert_layouts(case, golden, tmp_path, convert, manifest, assert_equals_manifest):
+    model, layout = UNEVEN[case]
+    hf = golden / "ckpt" / model
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg", params_dtype="bf16", **layout)
+    assert_equals_manifest(tmp_path / "mg", manifest(case))
+    for file, rank in manifest(case)["ranks"].items():
+        args = RankFile(tmp_path / "mg" / file).args
+        expected = {**rank["args"], "rotary_base": 1_000_000, "params_dtype": torch.bfloat16}
+        assert {name: getattr(args, name) for name in expected} == expected
+    kind = layout.get("model_type_hf", "qwen3")
+    convert(load="mg", save="hf", load_dir=tmp_path / "mg", save_dir=tmp_path / "hf", hf_cfg_dir=hf, model_type_hf=kind)
+    assert sha256(tmp_path / "hf" / "mg2hf" / "model.safetensors") == sha256(hf / "model.safetensors")
+
+
 def test_args_are_what_megatron_reads(golden, tmp_path, convert, manifest):
     convert(load="hf", save="mg", load_dir=golden / "ckpt" / "hf_tiny", save_dir=tmp_path, tp=2, pp=4)
     for file, rank in manifest("mg_tp2pp4")["ranks"].items():

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.native.checkpoint.hf import write_weights
-from qwen3_ops.native.checkpoint.lora import LoraSettings, merge
+from qwen3_ops.native.checkpoint.lora import merge
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker, write_checkpoint
-from qwen3_ops.native.checkpoint.sharding import join, split
+from qwen3_ops.native.checkpoint.sharding import assemble, shard_runs
 
 SHAPES = [
     {"layers": 4, "heads": 4, "groups": 4, "tp": 4, "pp": 2},
@@ -53,11 +53,11 @@ def test_resharding_there_and_back(tmp_path, make_hf, convert):
 @pytest.mark.parametrize(
     "name", ["decoder.layers.0.mlp.linear_fc1.weight", "decoder.layers.3.self_attention.linear_proj.lora_A.default.weight"]
 )
-def test_join_undoes_split(name):
+def test_assembling_undoes_cutting(name):
     tensor = torch.arange(24 * 8).view(24, 8)
-    shards = split(name, tensor, 4)
-    assert len(shards) == 4
-    assert torch.equal(join(name, shards), tensor)
+    shards = [(runs, runs.take(tensor)) for runs in shard_runs(name, (24, 8), 4)]
+    assert [shard.numel() for _, shard in shards] == [48] * 4
+    assert torch.equal(assemble((24, 8), shards), tensor)
 
 
 def test_linear_qkv_is_grouped(tmp_path, make_hf, convert):
@@ -113,7 +113,7 @@ def test_large_models_are_written_in_shards(tmp_path, make_hf, convert):
     checkpoint = open_checkpoint(tmp_path / "mg")
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
-    write_weights(ours, checkpoint.state(), model=checkpoint.model, dtype=checkpoint.dtype, max_shard_bytes=2000)
+    write_weights(ours, checkpoint, model=checkpoint.model, dtype=checkpoint.dtype, max_shard_bytes=2000)
     model = transformers.AutoModelForCausalLM.from_pretrained(hf, dtype=torch.bfloat16)
     model.save_pretrained(theirs, max_shard_size=2000)
     names = sorted(path.name for path in theirs.glob("model*"))
@@ -138,13 +138,25 @@ def test_merge_of_bf16_rounds_three_times(tmp_path, make_hf, convert):
     convert(load="hf", save="mg", load_dir=make_hf(), save_dir=tmp_path / "mg")
     base = open_checkpoint(tmp_path / "mg")
     adapter = adapter_of(base.model, torch.bfloat16, r=6)
-    merged = merge(base.state(), adapter, settings=LoraSettings(r=6, alpha=8, target_modules=("linear_fc2",)), dtype=torch.bfloat16)
     name = "decoder.layers.1.mlp.linear_fc2"
-    a, b = (adapter[f"{name}.lora_{half}.default.weight"].double() for half in "AB")
-    product = (b @ a).bfloat16()
+    weight, a, b = base.state()[f"{name}.weight"], *(adapter[f"{name}.lora_{half}.default.weight"] for half in "AB")
+    merged, report = merge(weight, a, b, scale=8 / 6, precision="default")
+    product = (b.double() @ a.double()).bfloat16()
     delta = (product.double() * (8 / 6)).bfloat16()
-    expected = (base.state()[f"{name}.weight"].double() + delta.double()).bfloat16()
-    assert torch.equal(merged[f"{name}.weight"], expected)
+    expected = (weight.double() + delta.double()).bfloat16()
+    assert torch.equal(merged, expected)
+    assert (report.elements, report.changed) == (weight.numel(), int((expected != weight).sum()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_merge_in_fp32_rounds_once(dtype):
+    generator = torch.Generator().manual_seed(3)
+    weight, a, b = (torch.randn(shape, generator=generator).to(dtype) for shape in ((40, 24), (6, 24), (40, 6)))
+    merged, _ = merge(weight, a, b, scale=8 / 6, precision="fp32")
+    exact = weight.double() + (b.double() @ a.double()) * (8 / 6)
+    assert (merged != exact.to(dtype)).float().mean() < 0.01  # the product is accumulated in fp32
+    coarse, _ = merge(weight, a, b, scale=8 / 6, precision="default")
+    assert (merged.double() - exact).abs().mean() < (coarse.double() - exact).abs().mean()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
@@ -153,7 +165,6 @@ def test_merge_rounds_as_peft_does(dtype, tmp_path, make_hf, convert):
     convert(load="hf", save="mg", load_dir=make_hf(dtype=dtype), save_dir=tmp_path / "mg")
     base = open_checkpoint(tmp_path / "mg")
     adapter = adapter_of(base.model, dtype, r=6)
-    merged = merge(base.state(), adapter, settings=LoraSettings(r=6, alpha=8, target_modules=("linear_fc2",)), dtype=dtype)
     name = "decoder.layers.1.mlp.linear_fc2"
     layer = torch.nn.Sequential(torch.nn.Linear(base.model.ffn_hidden_size, base.model.hidden_size, bias=False, dtype=dtype))
     layer[0].weight.data = base.state()[f"{name}.weight"].clone()
@@ -162,9 +173,9 @@ def test_merge_rounds_as_peft_does(dtype, tmp_path, make_hf, convert):
     linear.lora_A["default"].weight.data = adapter[f"{name}.lora_A.default.weight"]
     linear.lora_B["default"].weight.data = adapter[f"{name}.lora_B.default.weight"]
     linear.merge()
-    assert torch.equal(merged[f"{name}.weight"], linear.weight)
-    untouched = "decoder.layers.1.mlp.linear_fc1.weight"
-    assert torch.equal(merged[untouched], base.state()[untouched])
+    a, b = (adapter[f"{name}.lora_{half}.default.weight"] for half in "AB")
+    merged, _ = merge(base.state()[f"{name}.weight"], a, b, scale=8 / 6, precision="default")
+    assert torch.equal(merged, linear.weight)
 
 
 def test_writing_an_iteration_again_replaces_it(tmp_path, make_hf, convert):
