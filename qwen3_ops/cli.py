@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from qwen3_ops import __version__
+from qwen3_ops.bench.cli import app as bench
 from qwen3_ops.errors import BadInput, ExitCode, OpsError
 from qwen3_ops.events import Events
 from qwen3_ops.verbs import VERBS, Verb
@@ -158,3 +159,4 @@ def _run_verb(verb: Verb, argv: list[str]) -> None:
 
 for _verb in VERBS.values():
     _add_verb(_verb)
+app.add_typer(bench)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from qwen3_ops.native.data import thinking
-from qwen3_ops.native.data.templates import CONTENT, INDEX, Slots, Special, Template, Token
+from qwen3_ops.native.data.templates import CONTENT, INDEX, Slots, Template
 from qwen3_ops.native.data.tools import describe_tools, function_call
 
 Role = Literal["user", "assistant", "observation", "function"]
@@ -22,10 +22,16 @@ def check_text(texts: Iterable[Any]) -> None:
     for text in texts:
         if not isinstance(text, str):
             raise Unusable("a column is not text")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise Unusable("text is not valid Unicode") from error
+        if not is_unicode(text):
+            raise Unusable("text is not valid Unicode")
+
+
+def is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +55,15 @@ class Conversation:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Turn:
+class Turn(NamedTuple):
     """Elements of one prompt and its answer; each string is tokenized by itself."""
 
     source: Slots
     target: Slots
+
+    @property
+    def texts(self) -> list[str]:
+        return [slot for slot in (*self.source, *self.target) if isinstance(slot, str)]
 
 
 def render(conversation: Conversation, template: Template) -> Iterator[Turn]:
@@ -112,7 +121,7 @@ def _message(template: Template, role: Role, content: str, index: int, notes: li
 
 def _fill(slots: Slots, content: str, *, turn: int | None = None) -> Slots:
     """Each text with its first ``{{content}}`` filled in, then its first ``{{idx}}`` (the user's own too)."""
-    return tuple(slot if isinstance(slot, Special | Token) else _fill_text(slot, content, turn) for slot in slots)
+    return tuple([_fill_text(slot, content, turn) if isinstance(slot, str) else slot for slot in slots])
 
 
 def _fill_text(slot: str, content: str, turn: int | None) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from qwen3_ops.native.data.blocks import BlockBuilder, Encoded, Record, Rows, Sample
-from qwen3_ops.native.data.conversation import Turn, Unusable, check_text, render
+from qwen3_ops.native.data.conversation import Turn, Unusable, check_text, is_unicode, render
 from qwen3_ops.native.data.flags import PreprocessFlags
 from qwen3_ops.native.data.handlers import instruction_handler
 from qwen3_ops.native.data.ledger import Ledger
@@ -15,6 +15,19 @@ from qwen3_ops.native.data.templates import TEMPLATES, Slots, Special, Token
 from qwen3_ops.native.data.text_readers import Unreadable
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.trainer_view import fit_turn
+
+
+class Rendered(NamedTuple):
+    """A record as elements, and what is to be noted of it if it is written."""
+
+    row: int
+    record: Record
+    turns: list[Turn]
+    notes: Iterable[str]
+
+    @property
+    def text(self) -> str:
+        return "".join([text for turn in self.turns for text in turn.texts])
 
 
 class Encoder(Protocol):
@@ -43,10 +56,10 @@ class InstructionEncoder:
 
     def encode(self, rows: Rows) -> Encoded:
         ledger = Ledger(records=len(rows))
-        rendered = self._render(_readable(rows, ledger), ledger)
-        encoded = self._encode_elements(turn for _, _, turns in rendered for turn in turns)
+        rendered = _unicode_only(self._render(_readable(rows, ledger), ledger), ledger)
+        encoded = self._encode_elements(turn for item in rendered for turn in item.turns)
         builder = BlockBuilder()
-        for row, record, turns in rendered:
+        for row, record, turns, notes in rendered:
             sample = self._join(turns, encoded)
             if sample is None:
                 ledger.drop(row, "no text at all", record)
@@ -59,27 +72,26 @@ class InstructionEncoder:
             if sample.cut:
                 ledger.truncated += 1
                 ledger.note(row, "cut to fit into --seq-length", record)
+            for note in notes:
+                ledger.note(row, note, record)
             builder.add(row, sample)
         return builder.instructions(ledger, eos=self._tokenizer.eos_token_id)
 
-    def _render(self, rows: Iterable[tuple[int, Record]], ledger: Ledger) -> list[tuple[int, Record, list[Turn]]]:
+    def _render(self, rows: Iterable[tuple[int, Record]], ledger: Ledger) -> list[Rendered]:
         rendered = []
         for row, record in rows:
             try:
                 conversation = self._handler(record)
                 turns = list(render(conversation, self._template))
-                check_text(slot for turn in turns for slot in (*turn.source, *turn.target) if isinstance(slot, str))
             except Unusable as reason:
                 ledger.drop(row, str(reason), record)
                 continue
-            rendered.append((row, record, turns))
-            for note in dict.fromkeys(conversation.notes):
-                ledger.note(row, note, record)
+            rendered.append(Rendered(row, record, turns, dict.fromkeys(conversation.notes)))
         return rendered
 
     def _encode_elements(self, turns: Iterable[Turn]) -> dict[str, list[int]]:
         """Ids of every different text: markers and separators are encoded once a batch."""
-        texts = list({slot: None for turn in turns for slot in (*turn.source, *turn.target) if isinstance(slot, str) and slot})
+        texts = [text for text in dict.fromkeys(text for turn in turns for text in turn.texts) if text]
         return dict(zip(texts, self._tokenizer.encode_batch(texts), strict=True))
 
     def _join(self, turns: Sequence[Turn], encoded: Mapping[str, list[int]]) -> Sample | None:
@@ -109,7 +121,8 @@ class InstructionEncoder:
         ids: list[int] = []
         for slot in slots:
             if isinstance(slot, str):
-                ids += encoded[slot] if slot else []
+                if slot:
+                    ids += encoded[slot]
             elif isinstance(slot, Token):
                 ids.append(self._tokenizer.id_of(slot.text))
             elif slot is Special.EOS:
@@ -170,6 +183,19 @@ class PretrainEncoder:
             return ids + self._end
         missing = unit - len(ids) % unit - len(self._end)
         return ids + [self._tokenizer.vocabulary_size] * missing + self._end
+
+
+def _unicode_only(rendered: list[Rendered], ledger: Ledger) -> list[Rendered]:
+    """Half characters are rare: one look at the whole batch, and at each record only when there is one."""
+    if is_unicode("".join([item.text for item in rendered])):
+        return rendered
+    kept = []
+    for item in rendered:
+        if is_unicode(item.text):
+            kept.append(item)
+        else:
+            ledger.drop(item.row, "text is not valid Unicode", item.record)
+    return kept
 
 
 def _readable(rows: Rows, ledger: Ledger) -> Iterator[tuple[int, Record]]:

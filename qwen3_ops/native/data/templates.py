@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Literal, Union
 
 
@@ -68,7 +69,7 @@ class Template:
     tools: ToolFormat = "react"
     own: bool = False
 
-    @property
+    @cached_property
     def slots(self) -> Mapping[str, Slots]:
         """Slots by role of the message."""
         end: Slots = () if self.efficient_eos else (Special.EOS,)

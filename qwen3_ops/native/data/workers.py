@@ -23,8 +23,11 @@ _THREADS = 2  # one batch is rendered while the tokenizer, outside the interpret
 
 
 def processes(flags: PreprocessFlags, *, size: int) -> int:
-    """How many are worth starting for an input of ``size`` bytes; 1 = none, the tokenizer's own threads do the work."""
-    return max(1, min(flags.workers, cores(), size // WORTH_A_PROCESS))
+    """How many are worth starting for an input of ``size`` bytes; 1 = none, the tokenizer's own threads do the work.
+
+    A single process keeps two cores busy; on two, a second one only costs its own start.
+    """
+    return max(1, min(flags.workers, cores() // _THREADS, size // WORTH_A_PROCESS))
 
 
 def cores() -> int:

@@ -1,0 +1,32 @@
+"""``qwen3-ops bench``: one command for each thing that is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(name="bench", help="Measure this machine: figures that anyone can repeat.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None: ...
+
+
+@app.command()
+def data(
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder with tokenizer.json; without it a small one is trained.")] = None,
+    records: Annotated[int, typer.Option(min=1000, help="Alpaca-like records; 52000 are as many as Alpaca has.")] = 52_000,
+    repeat: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the records.")] = 1234,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Data preparation beside the bare tokenizer on the same strings."""
+    from qwen3_ops.bench.data import measure, print_figures
+
+    figures = measure(tokenizer, records=records, repeat=repeat, seed=seed)
+    if as_json:
+        print(figures.model_dump_json(indent=2))
+    else:
+        print_figures(figures)
