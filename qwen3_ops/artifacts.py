@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -32,13 +32,16 @@ _VERSIONED = ("qwen3-ops", "torch", "torch_npu", "transformers", "tokenizers", "
 
 
 class FileEntry(BaseModel):
-    """One file of an artifact: path relative to the folder, size in bytes, sha256."""
+    """One file of an artifact: path relative to the folder, size in bytes, sha256.
+
+    A file of weights may have none: ``certificate.json``, which has one, digests its tensors.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     path: str
     size: int
-    sha256: str
+    sha256: str | None
 
 
 class InputRef(BaseModel):
@@ -173,10 +176,13 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def describe_files(folder: Path) -> list[FileEntry]:
-    """Every file below ``folder`` but the manifest, sorted by path."""
+def describe_files(folder: Path, *, certified: Collection[str] = ()) -> list[FileEntry]:
+    """Every file below ``folder`` but the manifest, sorted by path; those ``certified`` are not read."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return [FileEntry(path=str(path.relative_to(folder)), size=path.stat().st_size, sha256=sha256_file(path)) for path in paths]
+    names = {path: str(path.relative_to(folder)) for path in paths}
+    return [
+        FileEntry(path=name, size=path.stat().st_size, sha256=None if name in certified else sha256_file(path)) for path, name in names.items()
+    ]
 
 
 def content_key(paths: Iterable[Path], *, base: Path) -> str:

@@ -106,6 +106,25 @@ def make_tiny(
     make(output.absolute(), seed=seed, events=Events.from_environment())
 
 
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="The --save-dir of a convert-ckpt, with its certificate.json.")],
+    source: Annotated[Path | None, typer.Option(help="Where the source lies now, if it was moved.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Where the merged adapter lies now, if it was moved.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the claims as JSON.")] = False,
+) -> None:
+    """Check a conversion by its certificate, prove its round trip, and of a merge that it is right."""
+    from qwen3_ops.native.checkpoint.verify import verify as check
+
+    claims = check(path, source=source, adapter=adapter)
+    if as_json:
+        print(json.dumps([claim._asdict() for claim in claims], indent=2))
+    else:
+        print(*(f"{claim.verdict}: {claim.claim}: {claim.detail}" for claim in claims), sep="\n")
+    if any(claim.verdict == "failed" for claim in claims):
+        raise typer.Exit(int(ExitCode.QUALITY_GATE))
+
+
 def _overrides(items: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for item in items:

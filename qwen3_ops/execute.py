@@ -222,7 +222,7 @@ def _manifest(verb: Verb, argv: list[str], provenance: Provenance, outcome: Outc
         inputs=dict(provenance.inputs),
         facts=dict(outcome.facts),
         metrics=dict(outcome.metrics),
-        files=describe_files(folder),
+        files=describe_files(folder, certified=outcome.certified),
         versions=versions(),
         started_at=_iso(started),
         finished_at=_iso(finished),

@@ -33,11 +33,17 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a verb made: ``facts`` for later stages, ``metrics`` for people."""
+    """What a verb made: ``facts`` for later stages, ``metrics`` for people.
+
+    Attributes:
+        certified: files (relative to the output) whose every tensor has a digest in ``certificate.json``
+            beside them; they were digested while they were written and are not read again.
+    """
 
     kind: Kind
     facts: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    certified: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

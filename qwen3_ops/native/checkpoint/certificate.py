@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout
-from qwen3_ops.model import ModelSpec
+from qwen3_ops.model import Dtype, ModelSpec
 from qwen3_ops.native.checkpoint.flags import MergePrecision
 from qwen3_ops.native.checkpoint.state import Part
 from qwen3_ops.native.checkpoint.transfer import Blocks
@@ -115,7 +115,7 @@ class Certificate(BaseModel):
 
     schema_version: Literal[1] = 1
     digest: Literal["sha256"] = "sha256"
-    params_dtype: str
+    params_dtype: Dtype
     source: Side
     result: Side
     merge: Merge | None = None

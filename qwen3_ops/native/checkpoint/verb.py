@@ -168,10 +168,10 @@ def _to_mcore(opened: Opened, flags: FLAGS, ctx: Context) -> Outcome:
         dtype=dtype_text(opened.dtype),
         tensors=recorder.tensors("result"),
     )
-    _certify(flags.save_dir, opened, result, recorder)
+    certified = _certify(flags.save_dir, opened, result, recorder)
     ctx.events.log(f"written as {layout}")
     facts = {"tp": layout.tensor_model_parallel_size, "pp": layout.pipeline_model_parallel_size, "iteration": iteration}
-    return _outcome("mcore_checkpoint", opened, facts)
+    return _outcome("mcore_checkpoint", opened, facts, certified)
 
 
 def _to_hf(opened: Opened, flags: FLAGS, ctx: Context) -> Outcome:
@@ -183,8 +183,8 @@ def _to_hf(opened: Opened, flags: FLAGS, ctx: Context) -> Outcome:
         _check_merge(opened, ctx)
         write_config(folder, base=flags.hf_cfg_dir, dtype=opened.dtype)
     result = Side(type="hf", path=HF_FOLDER, model=model, dtype=dtype_text(opened.dtype), tensors=recorder.tensors("result"))
-    _certify(flags.save_dir, opened, result, recorder)
-    return _outcome("hf_model", opened, {"model": HF_FOLDER})
+    certified = _certify(flags.save_dir, opened, result, recorder)
+    return _outcome("hf_model", opened, {"model": HF_FOLDER}, certified)
 
 
 def _adapter_to_hf(flags: FLAGS, ctx: Context) -> Outcome:
@@ -216,7 +216,8 @@ def _check_merge(opened: Opened, ctx: Context) -> None:
             ctx.events.warning(f"the merge leaves {name} as it was: B @ A rounds to zero there")
 
 
-def _certify(folder: Path, opened: Opened, result: Side, recorder: CertificateRecorder) -> None:
+def _certify(folder: Path, opened: Opened, result: Side, recorder: CertificateRecorder) -> frozenset[str]:
+    """Write the certificate; the files whose tensors it lists."""
     Certificate(
         params_dtype=dtype_name(opened.dtype),
         source=opened.side(recorder.tensors("source")),
@@ -224,6 +225,7 @@ def _certify(folder: Path, opened: Opened, result: Side, recorder: CertificateRe
         merge=opened.merge(),
         mapping=recorder.mapping(opened.source.names()),
     ).write(folder)
+    return frozenset(str(Path(result.path) / ref.partition(":")[0]) for ref in result.tensors)
 
 
 def _model_of_config(folder: Path, source: ModelSpec) -> ModelSpec:
@@ -248,11 +250,12 @@ def _nbytes(model: ModelSpec, dtype: torch.dtype) -> int:
     return sum(torch.Size(shape_of(name, model)).numel() for name in base_names(model)) * dtype.itemsize
 
 
-def _outcome(kind: Kind, opened: Opened, facts: Mapping[str, Any]) -> Outcome:
+def _outcome(kind: Kind, opened: Opened, facts: Mapping[str, Any], certified: frozenset[str]) -> Outcome:
     merged = opened.settings
     lora = {} if merged is None else {"merged_lora": {"r": merged.r, "alpha": merged.alpha, "target_modules": list(merged.target_modules)}}
     return Outcome(
         kind=kind,
         facts={**facts, "params_dtype": dtype_name(opened.dtype), **lora},
         metrics={"tensors": len(opened.source.names()), "bytes": _nbytes(opened.model, opened.dtype)},
+        certified=certified,
     )
