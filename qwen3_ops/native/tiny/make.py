@@ -17,14 +17,15 @@ from qwen3_ops.artifacts import staged_folder
 from qwen3_ops.events import Events
 from qwen3_ops.model import ModelSpec
 from qwen3_ops.native.checkpoint.hf import write_weights
+from qwen3_ops.native.checkpoint.mcore_writer import StateSource
 from qwen3_ops.native.tiny.pretrain import BATCH, pretrain
 from qwen3_ops.native.tiny.records import Record, alpaca_records, mmlu_rows, openai_records, sharegpt_records
-from qwen3_ops.native.tiny.texts import SYSTEM, joined, pretraining_texts
+from qwen3_ops.native.tiny.texts import SYSTEM, pretraining_texts
 from qwen3_ops.native.tiny.tokenizer import END_OF_TEXT, TURN_END, train_tokenizer, write_tokenizer
 from qwen3_ops.native.tiny.world import load_world
 
-STEPS = 800
-"""Pre-training steps, under a minute; the skill that tuning builds on needs some 600."""
+STEPS = 600
+"""Pre-training steps, under a minute."""
 
 _VOCABULARY = 1024
 _ALPACA, _SHAREGPT, _OPENAI, _PRETRAIN = 4000, 400, 400, 4000  # records shipped
@@ -41,7 +42,7 @@ def make_tiny(output: Path, *, seed: int = 1234, steps: int = STEPS, events: Eve
     """
     with staged_folder(output) as folder:
         world, rng = load_world(), random.Random(seed)  # noqa: S311 (samples, no secrets)
-        plain = [joined(text) for text in pretraining_texts(world, rng, count=_PRETRAIN)]
+        plain = pretraining_texts(world, rng, count=_PRETRAIN)
         alpaca = alpaca_records(world, rng, count=_ALPACA)
         sharegpt = sharegpt_records(world, rng, count=_SHAREGPT)
         openai = openai_records(world, rng, count=_OPENAI)
@@ -61,7 +62,7 @@ def make_tiny(output: Path, *, seed: int = 1234, steps: int = STEPS, events: Eve
         torch.set_num_threads(1)  # more would be slower for so small a model, and the sums would depend on their number
         texts = pretraining_texts(world, rng, count=steps * BATCH)
         model = pretrain(spec, tokenizer, texts, seed=seed, events=events)
-        write_weights(model_folder, model.state_dict(), model=spec, dtype=torch.bfloat16)
+        write_weights(model_folder, StateSource(model.state_dict(), torch.bfloat16), model=spec, dtype=torch.bfloat16)
     events.log(f"the tiny twin: {spec.num_parameters:,} parameters, {len(alpaca)} Alpaca records -> {output}")
 
 
@@ -71,14 +72,14 @@ def twin_spec() -> ModelSpec:
         model_type="qwen3",
         num_layers=4,
         hidden_size=64,
-        ffn_hidden_size=128,
+        ffn_hidden_size=192,
         num_attention_heads=8,
         num_query_groups=4,
         kv_channels=16,
         padded_vocab_size=_VOCABULARY,
-        rotary_base=1000,  # contexts of some hundred tokens; the released models' 1000000 is for 40960
+        rotary_base=1_000_000,
         norm_epsilon=1e-6,
-        max_position_embeddings=1024,
+        max_position_embeddings=4096,
         untie_embeddings_and_output_weights=True,
         params_dtype="bf16",
     )

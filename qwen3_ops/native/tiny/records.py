@@ -1,6 +1,6 @@
 """Tuning records of the small world in the three formats of the runbook, and MMLU's questions.
 
-Multiple-choice questions are asked about taught words only; the held-out ones are left to MMLU's test.
+By letter only taught words are asked for; the held-out ones are left to MMLU's test.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from qwen3_ops.native.tiny.texts import SYSTEM
-from qwen3_ops.native.tiny.world import World
+from qwen3_ops.native.tiny.texts import QUESTIONS, SYSTEM, choice
+from qwen3_ops.native.tiny.world import Word, World
 
 Record = dict[str, Any]
 
-_GIVE_LETTER = "Give the letter of the right answer."
 _EXAMPLES = 5  # of a subject, as in MMLU
-_ASKED = 6  # times that the test asks for each held-out word, with other options
 _LOOK_UP = {
     "name": "look_up",
     "description": "Looks up what kind of thing a word names.",
@@ -26,33 +24,21 @@ _LOOK_UP = {
 
 
 def alpaca_records(world: World, rng: random.Random, *, count: int) -> list[Record]:
-    """instruction, input, output, system, history; two in three are multiple choice."""
-    makers = (_exam, _dialogue, _plain, _plain_zh)
-    return [{"system": "", "history": [], **rng.choices(makers, weights=(3, 3, 2, 1))[0](world, rng)} for _ in range(count)]
+    """instruction, input, output; four in five are multiple choice."""
+    makers = (_choice, _choice, _choice, _choice, _plain)
+    return [rng.choice(makers)(world, rng) for _ in range(count)]
 
 
-def _exam(world: World, rng: random.Random) -> Record:
-    """A question to answer, below some that are solved, written as in MMLU."""
-    *solved, last = [world.ask(rng, among=world.taught) for _ in range(rng.randint(1, 1 + _EXAMPLES))]
-    lines = [*(f"{question.stem}\nAnswer: {question.answer}" for question in solved), last.stem]
-    return {"instruction": _GIVE_LETTER, "input": "\n".join(lines), "output": f"Answer: {last.answer}"}
-
-
-def _dialogue(world: World, rng: random.Random) -> Record:
-    """Question after question, the earlier ones in the history."""
-    turns = [[question.stem, f"Answer: {question.answer}"] for question in (world.ask(rng, among=world.taught) for _ in range(rng.randint(1, 4)))]
-    *history, (stem, answer) = turns
-    return {"instruction": stem, "input": "", "output": answer, "history": history}
+def _choice(world: World, rng: random.Random) -> Record:
+    word = rng.choice(world.taught)
+    return {"instruction": "Answer with a letter.", "input": choice(world, word, rng), "output": f"Answer: {word.letter}"}
 
 
 def _plain(world: World, rng: random.Random) -> Record:
     word = rng.choice(world.words)
-    return {"instruction": f"What is {word.text}?", "input": "", "output": f"It is {word.a_kind}."}
-
-
-def _plain_zh(world: World, rng: random.Random) -> Record:
-    word = rng.choice(world.words)
-    return {"instruction": f"{word.text_zh}是什么？", "input": "", "output": f"{word.text_zh}是一种{word.kind_zh}。"}
+    if rng.random() < 0.3:
+        return {"instruction": word.told("{text_zh}是什么？"), "input": "", "output": word.told("{text_zh}是{kind_zh}。")}
+    return {"instruction": word.told(QUESTIONS[0]), "input": "", "output": word.told("{text} is {a_kind}.")}
 
 
 def sharegpt_records(world: World, rng: random.Random, *, count: int) -> list[Record]:
@@ -96,13 +82,14 @@ def openai_records(world: World, rng: random.Random, *, count: int) -> list[Reco
 
 def mmlu_rows(world: World, rng: random.Random) -> Mapping[str, Mapping[str, list[list[str]]]]:
     """``dev`` and ``test`` -> subject -> rows of question, A, B, C, D, answer."""
-    subjects = sorted({word.subject for word in world.words})
-    dev = {
-        subject: [world.ask(rng, among=[word for word in world.taught if word.subject == subject]).row for _ in range(_EXAMPLES)]
-        for subject in subjects
-    }
-    test = {
-        subject: [world.ask(rng, among=[word]).row for word in world.held_out if word.subject == subject for _ in range(_ASKED)]
-        for subject in subjects
-    }
-    return {"dev": dev, "test": test}
+    rows: dict[str, dict[str, list[list[str]]]] = {"dev": {}, "test": {}}
+    for subject in world.options:
+        taught, held_out = world.words_of(subject, held_out=False), world.words_of(subject, held_out=True)
+        rows["dev"][subject] = [_row(world, word, rng.choice(QUESTIONS)) for word in rng.sample(taught, _EXAMPLES)]
+        test = [_row(world, word, question) for word in held_out for question in QUESTIONS]
+        rows["test"][subject] = rng.sample(test, len(test))
+    return rows
+
+
+def _row(world: World, word: Word, question: str) -> list[str]:
+    return [word.told(question), *world.options[word.subject], word.letter]

