@@ -3,13 +3,14 @@
 | task | what it does | runbook |
 |---|---|---|
 | `plan` | resolves the request; refuses what can not work | |
-| `convert_hf_to_mcore` | Hugging Face weights to a Megatron-mcore checkpoint, cut by TP and PP | 3 |
-| `prepare_dataset` | instruction records to token ids | 4 |
-| `train_lora` | trains the adapter | 5 |
-| `merge_lora` | base and adapter to one checkpoint | 6 |
-| `export_hf` | base and adapter to a Hugging Face folder | 6 |
-| `generate` | answers a few prompts | 7 |
-| `mmlu_base`, `mmlu_tuned` | MMLU before and after | 8 |
+| `convert_hf_to_mcore` | Hugging Face weights to a Megatron-mcore checkpoint, cut by TP and PP | 3.1 |
+| `prepare_dataset` | instruction records to token ids, with a ledger | 4.1.2, 5.1 |
+| `mmlu_base` | MMLU of the untuned weights | 4.5.1 |
+| `train_lora` | trains the adapter | 5.2 |
+| `merge_lora` | base and adapter to one Megatron checkpoint | 5.3 |
+| `export_hf` | base and adapter to a Hugging Face folder | 5.4 |
+| `generate` | answers a prompt | 5.5 |
+| `mmlu_tuned` | MMLU of the tuned weights | 5.6 |
 
 Every stage keeps its result under the output folder; what an earlier run has made is used again.
 """
