@@ -30,3 +30,20 @@ def data(
         print(figures.model_dump_json(indent=2))
     else:
         print_figures(figures)
+
+
+@app.command()
+def ckpt(
+    repeat: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 3,
+    folder: Annotated[Path | None, typer.Option(help="Folder on the disk to measure, with 15 GB free.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 1234,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Checkpoint conversions and a LoRA merge of 1 and 2 GB beside a copy of the same bytes."""
+    from qwen3_ops.bench.ckpt import measure, print_figures
+
+    figures = measure(repeat=repeat, seed=seed, folder=folder)
+    if as_json:
+        print(figures.model_dump_json(indent=2))
+    else:
+        print_figures(figures)

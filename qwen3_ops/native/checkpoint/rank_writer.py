@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         storage = _StorageKey(str(self._storages), obj)
         self._storages += 1
-        stride = torch.empty(obj.shape, device="meta").stride()
+        stride = tuple(prod(obj.shape[axis + 1 :]) for axis in range(len(obj.shape)))
         return torch._utils._rebuild_tensor_v2, (storage, 0, obj.shape, stride, False, OrderedDict())
 
     def persistent_id(self, obj: object) -> Any:

@@ -76,7 +76,7 @@ class Source(Protocol):
 
 def refuse_nan(name: str, tensor: Tensor, *, source: object) -> None:
     """Raises BadInput when ``tensor`` holds NaN."""
-    if torch.isnan(tensor.sum(dtype=torch.float32)):  # also of inf - inf, so the exact count decides
+    if torch.isnan(tensor.sum()):  # a sum keeps NaN; inf - inf makes one too, so the exact count decides
         count = int(torch.isnan(tensor).sum())
         if count:
             raise BadInput(

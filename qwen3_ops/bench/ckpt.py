@@ -1,0 +1,206 @@
+"""``bench ckpt``: seconds, CPU seconds and memory of conversions and of a LoRA merge, beside a copy of the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import BaseModel
+
+from qwen3_ops.bench.machine import describe_machine
+from qwen3_ops.errors import OpsError
+
+SLOPE_RATIO, MERGE_RATIO, PEAK_MB, GROWTH_MB, START_UP = 1.5, 2.0, 1000.0, 100.0, 3.0
+"""What is to be reached: times the copy's seconds per further GB (twice), megabytes, megabytes, seconds."""
+
+_SHAPE = {"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072}
+_LAYERS = {"start-up": 2, "1 GB": 12, "2 GB": 44}
+"""About 20, 500 and 1,000 million parameters, of which 311 million lie in the vocabulary's two matrices, but for the smallest."""
+
+
+class Run(BaseModel):
+    """One process, the fastest of several. Seconds; peak resident memory in megabytes (10^6 bytes)."""
+
+    gb: float
+    wall: float
+    cpu: float
+    peak_mb: float = 0.0
+
+
+class Figures(BaseModel):
+    """What was measured: name of the conversion -> size -> run."""
+
+    machine: str
+    runs: dict[str, dict[str, Run]]
+    start_up: float
+
+    def slope(self, what: str) -> float:
+        """Seconds for each further GB of weights."""
+        small, large = self.runs[what]["1 GB"], self.runs[what]["2 GB"]
+        return (large.wall - small.wall) / (large.gb - small.gb)
+
+    def growth(self, what: str) -> float:
+        return self.runs[what]["2 GB"].peak_mb - self.runs[what]["1 GB"].peak_mb
+
+    def peak(self) -> float:
+        return max(run.peak_mb for sizes in self.runs.values() for run in sizes.values())
+
+
+def measure(*, repeat: int, seed: int, folder: Path | None = None) -> Figures:
+    """Needs 15 GB below ``folder`` (default: the system's temporary folder).
+
+    Raises:
+        OpsError: a measured process failed; its last words are in the message.
+    """
+    runs: dict[str, dict[str, Run]] = {}
+    with TemporaryDirectory(prefix="qwen3-ops-bench-", dir=folder) as name:
+        work = Path(name)
+        for size, layers in _LAYERS.items():
+            _make_model(work / "hf", layers=layers, vocab=1024 if size == "start-up" else 151_936, seed=seed)
+            for what, run in _measure_size(work, repeat=1 if size == "start-up" else repeat).items():
+                runs.setdefault(what, {})[size] = run
+            shutil.rmtree(work / "hf")
+    start_up = runs["hf to mg, TP1 PP1"].pop("start-up").wall
+    for sizes in runs.values():
+        sizes.pop("start-up", None)
+    return Figures(machine=describe_machine(), runs=runs, start_up=start_up)
+
+
+def _measure_size(work: Path, *, repeat: int) -> dict[str, Run]:
+    base, adapter, hf = work / "base", work / "adapter", work / "hf"
+    weights = hf / "model.safetensors"
+    gb = weights.stat().st_size / 1e9
+    _convert(work, "--load-model-type", "hf", "--save-model-type", "mg", "--load-dir", str(hf), "--save-dir", str(base))
+    _make_adapter(base, adapter)
+    hf_to_mg = ("--load-model-type", "hf", "--save-model-type", "mg", "--load-dir", str(hf))
+    mg_to_hf = ("--load-model-type", "mg", "--save-model-type", "hf", "--load-dir", str(base), "--hf-cfg-dir", str(hf))
+    mg_to_mg = ("--load-model-type", "mg", "--save-model-type", "mg", "--load-dir", str(base))
+    conversions = {
+        "hf to mg, TP1 PP1": hf_to_mg,
+        "hf to mg, TP2 PP2": (*hf_to_mg, "--target-tensor-parallel-size", "2", "--target-pipeline-parallel-size", "2"),
+        "mg to hf": mg_to_hf,
+        "LoRA merge, mg to mg": (*mg_to_mg, "--lora-load", str(adapter)),
+    }
+    best: dict[str, Run] = {}
+    for _ in range(repeat):  # by turns, so that a busy moment of the machine meets all
+        wall, cpu = _copy(weights, work / "copy")
+        found = {"cp and fsync": Run(gb=gb, wall=wall, cpu=cpu)}
+        for what, flags in conversions.items():
+            wall, cpu, peak = _convert(work, *flags, "--save-dir", str(work / "out"))
+            found[what] = Run(gb=gb, wall=wall, cpu=cpu, peak_mb=peak)
+            shutil.rmtree(work / "out")
+        for what, run in found.items():
+            best[what] = min(run, best.get(what, run), key=lambda item: item.wall)
+    shutil.rmtree(base)
+    shutil.rmtree(adapter)
+    return best
+
+
+def _copy(source: Path, target: Path) -> tuple[float, float]:
+    os.sync()
+    program = "import os, sys, subprocess; subprocess.run(['cp', *sys.argv[1:]], check=True); os.fsync(os.open(sys.argv[2], os.O_RDONLY))"
+    started = time.perf_counter()
+    cpu, _ = _timed([sys.executable, "-c", program, str(source), str(target)], log=target.with_suffix(".log"))
+    wall = time.perf_counter() - started
+    target.unlink()
+    return wall, cpu
+
+
+def _convert(work: Path, *flags: str) -> tuple[float, float, float]:
+    os.sync()
+    started = time.perf_counter()
+    cpu, peak = _timed([sys.executable, "-m", "qwen3_ops", "convert-ckpt", *flags], log=work / "convert.log")
+    return time.perf_counter() - started, cpu, peak
+
+
+def _timed(command: Sequence[str], *, log: Path) -> tuple[float, float]:
+    """CPU seconds and peak memory (megabytes) of a process and of those it started."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise OpsError("a measured process failed", value=log.read_text(errors="replace")[-2000:])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6
+
+
+def _make_model(folder: Path, *, layers: int, vocab: int, seed: int) -> None:
+    """A Qwen3 of random weights, tensor by tensor."""
+    import torch
+
+    from qwen3_ops.model import ModelSpec
+    from qwen3_ops.native.checkpoint.hf import write_weights
+    from qwen3_ops.native.checkpoint.mcore_writer import StateSource
+    from qwen3_ops.native.checkpoint.modules import base_names, shape_of
+    from qwen3_ops.native.checkpoint.state import LazyState
+
+    folder.mkdir()
+    config = {
+        "model_type": "qwen3", **_SHAPE, "num_hidden_layers": layers, "vocab_size": vocab, "tie_word_embeddings": False,
+        "rope_theta": 1000000, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    model = ModelSpec.from_hf(folder)
+    names = list(base_names(model))
+
+    def random(name: str) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed + names.index(name))
+        return torch.empty(shape_of(name, model), dtype=torch.bfloat16).normal_(0.0, 0.02, generator=generator)
+
+    write_weights(folder, StateSource(LazyState(names, random), torch.bfloat16), model=model, dtype=torch.bfloat16)
+
+
+def _make_adapter(base: Path, folder: Path) -> None:
+    """LoRA of rank 16 on every linear layer."""
+    import torch
+
+    from qwen3_ops.native.checkpoint.mcore import open_checkpoint, write_checkpoint
+    from qwen3_ops.native.checkpoint.modules import LINEAR_KINDS, parse_layer_name, shape_of
+
+    checkpoint = open_checkpoint(base)
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name in checkpoint.names():
+        parsed = parse_layer_name(name)
+        if parsed is not None and parsed.kind in LINEAR_KINDS:
+            rows, columns = shape_of(name, checkpoint.model)
+            for half, shape in (("A", (16, columns)), ("B", (rows, 16))):
+                state[f"{name.removesuffix('.weight')}.lora_{half}.default.weight"] = torch.randn(shape, generator=generator) * 0.05
+    write_checkpoint(
+        folder, iteration=1, state=state, model=checkpoint.model, layout=checkpoint.layout, dtype="bf16",
+        extra_args={"lora_alpha": 32}, lora_only=True,
+    )  # fmt: skip
+
+
+def print_figures(figures: Figures) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "1 GB: wall s", "CPU s", "peak MB", "2 GB: wall s", "CPU s", "peak MB", "s per GB", title=figures.machine)
+    for what, sizes in figures.runs.items():
+        cells = [
+            text for run in sizes.values() for text in (f"{run.wall:.2f}", f"{run.cpu:.2f}", f"{run.peak_mb:.0f}" if run.peak_mb else "")
+        ]
+        table.add_row(what, *cells, f"{figures.slope(what):.2f}")
+    console = Console()
+    console.print(table)
+    copy = figures.slope("cp and fsync")
+    reaches = [
+        (f"slope over the copy's, {what}", figures.slope(what) / copy, MERGE_RATIO if "merge" in what else SLOPE_RATIO)
+        for what in figures.runs
+        if what != "cp and fsync"
+    ]
+    reaches += [
+        (f"memory's growth from 1 to 2 GB, MB, {what}", figures.growth(what), GROWTH_MB) for what in figures.runs if what != "cp and fsync"
+    ]
+    reaches += [("peak memory, MB", figures.peak(), PEAK_MB), ("start-up, s", figures.start_up, START_UP)]
+    for what, value, limit in reaches:
+        console.print(f"{what}: {value:.2f} (reach: {limit:g}) {'reached' if value <= limit else 'missed'}", highlight=False)
