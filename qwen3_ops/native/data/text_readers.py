@@ -26,6 +26,7 @@ class Unreadable(str):
 Line = tuple[Record | Unreadable, int]
 """A record, and the byte behind it (of what is read ahead, where the format needs that)."""
 
+_BUFFER = 1 << 20  # bytes; each read gives way to the other threads
 _BOM = b"\xef\xbb\xbf"
 _CSV_NULLS = frozenset([
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None",
@@ -86,7 +87,7 @@ def text_lines(span: Span) -> Iterator[Line]:
 
 def _lines(span: Span) -> Iterator[tuple[bytes, int]]:
     """The lines that begin in the span, and the byte behind each; only \\n ends one."""
-    with span.path.open("rb") as file:
+    with span.path.open("rb", buffering=_BUFFER) as file:
         if span.start:
             file.seek(span.start - 1)
             file.readline()  # the end of a line that began earlier
