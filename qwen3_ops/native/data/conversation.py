@@ -34,8 +34,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
+class Message(NamedTuple):  # millions are made: three times faster to make than a frozen dataclass
     role: Role
     content: str
 

@@ -51,7 +51,9 @@ class InstructionEncoder:
         self._template = TEMPLATES[prompt_type]
         self._tokenizer = tokenizer
         self._flags = flags
-        self._endings = [tokenizer.eos_token_id] * (self._template.efficient_eos + flags.append_eod)
+        bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self._special = {Special.EOS: [self._eos], Special.BOS: [] if bos is None else [bos]}
+        self._endings = [self._eos] * (self._template.efficient_eos + flags.append_eod)
         self._limit = flags.seq_length - 1 if flags.neat_pack and flags.seq_length else None
 
     def encode(self, rows: Rows) -> Encoded:
@@ -75,7 +77,7 @@ class InstructionEncoder:
             for note in notes:
                 ledger.note(row, note, record)
             builder.add(row, sample)
-        return builder.instructions(ledger, eos=self._tokenizer.eos_token_id)
+        return builder.instructions(ledger, eos=self._eos)
 
     def _render(self, rows: Iterable[tuple[int, Record]], ledger: Ledger) -> list[Rendered]:
         rendered = []
@@ -125,10 +127,8 @@ class InstructionEncoder:
                     ids += encoded[slot]
             elif isinstance(slot, Token):
                 ids.append(self._tokenizer.id_of(slot.text))
-            elif slot is Special.EOS:
-                ids.append(self._tokenizer.eos_token_id)
-            elif self._tokenizer.bos_token_id is not None:
-                ids.append(self._tokenizer.bos_token_id)
+            else:
+                ids += self._special[slot]
         return ids
 
 
