@@ -165,7 +165,7 @@ def merge(weight: Tensor, a: Tensor, b: Tensor, *, scale: float, precision: Merg
         rows = slice(start, start + step)
         product = b[rows].float() @ wide
         if precision == "fp32":
-            result[rows] = weight[rows].float().add_(product, alpha=scale)
+            result[rows] = weight[rows].float() + product * scale
         else:
             if weight.dtype == torch.bfloat16:
                 product = product.to(weight.dtype)

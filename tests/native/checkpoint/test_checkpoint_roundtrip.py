@@ -148,6 +148,15 @@ def test_merge_of_bf16_rounds_three_times(tmp_path, make_hf, convert):
     assert (report.elements, report.changed) == (weight.numel(), int((expected != weight).sum()))
 
 
+def test_merging_leaves_the_base_as_it_is():
+    generator = torch.Generator().manual_seed(3)
+    weight, a, b = (torch.randn(shape, generator=generator) for shape in ((40, 24), (6, 24), (40, 6)))
+    before = weight.clone()
+    merged, report = merge(weight, a, b, scale=2.0, precision="fp32")
+    assert torch.equal(weight, before)
+    assert report.changed == weight.numel() == int((merged != weight).sum())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_merge_in_fp32_rounds_once(dtype):
     generator = torch.Generator().manual_seed(3)
