@@ -24,8 +24,10 @@ ui: $(MADE) ## open Airflow on this machine, the twin's values in the form; Ctrl
 	@$(BIN)/python scripts/ui.py $(if $(PORT),--port $(PORT))
 
 test: $(MADE) ## run every test: unit tests side by side, then a real Airflow
-	$(BIN)/python -m pytest -q -rs -n auto -m "not e2e"
-	$(BIN)/python -m pytest -q -rs -m e2e
+	@failed=0; \
+	$(BIN)/python -m pytest -q -rs -n auto -m "not e2e" || failed=1; \
+	$(BIN)/python -m pytest -q -rs -m e2e || failed=1; \
+	exit $$failed
 
 lint: $(MADE) ## ruff and mypy, as pre-commit runs them
 	$(BIN)/ruff check .

@@ -76,6 +76,8 @@ def samples(marker: Path) -> dict[str, bytes]:
         "changing the class Namespace": content(NAMESPACE + slots),
         "changing ModelType": content(MODEL_TYPE + slots),
         "changing the tensor's maker": content(name("torch._utils", "_rebuild_tensor_v2") + slots),
+        "changing the class set": content(name("builtins", "set") + slots),
+        "a set of what no set can hold": content(call(name("builtins", "set"), pickle.EMPTY_LIST + pickle.EMPTY_LIST + pickle.APPEND)),
         "tensor beyond its storage": content(tensor(numel=1, offset=0, size=1000)),
         "tensor before its storage": content(tensor(numel=1, offset=-5, size=1)),
         "not a dictionary": pickle.PROTO + b"\x02" + pickle.EMPTY_LIST + pickle.STOP,

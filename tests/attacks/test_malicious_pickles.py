@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from malicious_pickles import content, samples, write_checkpoint_file
 
+from malicious_pickles import content, samples, write_checkpoint_file
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint import unpickle
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint

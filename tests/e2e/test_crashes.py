@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import wait_for
 
 from qwen3_ops.artifacts import read_manifest
+from waiting import wait_for
 
 SHORT = {"recipe": "tiny", "train_iters": 120, "save_interval": 10, "log_interval": 1}
 
