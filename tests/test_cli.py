@@ -31,7 +31,9 @@ def test_a_verbs_help_shows_its_flags(verb):
 
 
 def test_a_refused_plan_ends_with_the_contracts_code_and_all_findings(tmp_path):
-    said = ops("plan", "--recipe", "tiny", "--set", f"output_root={tmp_path}/out", "--set", "model_dir=/none", "--set", "lora_s=1", "--save")
+    said = ops(
+        "plan", "--recipe", "tiny", "--set", f"output_root={tmp_path}/out", "--set", "model_dir=/none", "--set", "lora_s=1", "--save"
+    )
     assert said.returncode == 2
     assert "model_dir" in said.stderr
     assert "lora_s" in said.stderr
@@ -56,7 +58,9 @@ def test_fields_are_listed():
 
 
 def test_overrides_are_typed_by_json_or_text():
-    assert _overrides(["train_iters=5", "lr=1e-4", "prompt_type=qwen", 'map_keys={"prompt":"q"}', 'lora_target_modules=["linear_qkv"]']) == {
+    assert _overrides(
+        ["train_iters=5", "lr=1e-4", "prompt_type=qwen", 'map_keys={"prompt":"q"}', 'lora_target_modules=["linear_qkv"]']
+    ) == {
         "train_iters": 5,
         "lr": 1e-4,
         "prompt_type": "qwen",

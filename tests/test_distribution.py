@@ -18,5 +18,10 @@ def test_every_package_is_in_the_distribution():
 
 
 def test_no_module_is_too_long():
-    long = [path for room in ("qwen3_ops", "plugins", "dags") for path in (ROOT / room).rglob("*.py") if len(path.read_text().splitlines()) > 500]
+    long = [
+        path
+        for room in ("qwen3_ops", "plugins", "dags")
+        for path in (ROOT / room).rglob("*.py")
+        if len(path.read_text().splitlines()) > 500
+    ]
     assert long == []

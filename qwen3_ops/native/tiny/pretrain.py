@@ -34,7 +34,7 @@ def pretrain(spec: ModelSpec, tokenizer: Tokenizer, texts: Sequence[str], *, see
                 group["lr"] = _learning_rate(step, steps)
             loss = _loss(model, batches[step])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             progress.advance(loss=loss.item())
