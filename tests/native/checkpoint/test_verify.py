@@ -168,3 +168,20 @@ def test_merge_into_the_base_by_another_adapter_is_refuted(golden, tmp_path, con
 def test_no_certificate(golden):
     with pytest.raises(BadInput, match="no certificate"):
         verify(golden / "ckpt" / "mg_tp1pp1")
+
+
+def test_command(make_hf, tmp_path, convert):
+    """Three claims, one a line; status 3 where one does not hold."""
+    from typer.testing import CliRunner
+
+    from qwen3_ops.cli import app
+
+    hf = make_hf()
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg")
+    good = CliRunner().invoke(app, ["verify", str(tmp_path / "mg")])
+    assert good.exit_code == 0
+    assert [line.partition(":")[0] for line in good.stdout.splitlines()] == PROVEN
+    (hf / "model.safetensors").unlink()
+    bad = CliRunner().invoke(app, ["verify", str(tmp_path / "mg"), "--json"])
+    assert bad.exit_code == 3
+    assert [claim["verdict"] for claim in json.loads(bad.stdout)] == ["proven", "proven", "failed"]
