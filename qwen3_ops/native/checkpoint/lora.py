@@ -26,7 +26,7 @@ from qwen3_ops.native.checkpoint.flags import MergePrecision
 from qwen3_ops.native.checkpoint.mcore_reader import McoreCheckpoint
 from qwen3_ops.native.checkpoint.state import Made, Part, Source
 
-_BLOCK_ELEMENTS = 1 << 20  # of the product; small enough for a processor's cache
+_BLOCK_ELEMENTS = 1 << 18  # of the product; small enough for a processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,8 @@ def merge(weight: Tensor, a: Tensor, b: Tensor, *, scale: float, precision: Merg
             if weight.dtype == torch.bfloat16:
                 product = product.to(weight.dtype)
             torch.add(weight[rows], (product * scale).to(weight.dtype), out=result[rows])
-        difference = (result[rows].float() - weight[rows].float()).abs_()
+        difference = result[rows] - weight[rows]
         changed += int(difference.count_nonzero())
-        largest = max(largest, float(difference.max()))
+        least, most = torch.aminmax(difference)
+        largest = max(largest, -float(least), float(most))
     return result, MergedTensor(elements=weight.numel(), changed=changed, largest_change=largest)
