@@ -23,6 +23,7 @@ from qwen3_ops.native.data.trainer_view import (
     split_bounds,
 )
 from qwen3_ops.native.training.flags import FLAGS
+from qwen3_ops.native.training.mask_defect import LossMaskDefect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +83,14 @@ class PretrainSamples:
     """Pre-training: sample n is the n-th piece of the shuffled, joined texts."""
 
     dataset: PretrainDataset
+    defect: LossMaskDefect | None = None
 
     def micro_batch(self, first: int, size: int) -> MicroBatch:
         samples = [self.dataset[number] for number in range(first, first + size)]
         tokens = torch.from_numpy(np.stack([sample["input_ids"] for sample in samples]))
         labels = torch.from_numpy(np.stack([sample["labels"] for sample in samples]))
+        if self.defect is not None:
+            labels = self.defect.damage(labels, first=first)
         return MicroBatch(tokens=tokens, labels=labels, records=tuple(range(first, first + size)), num_tokens=tokens.numel())
 
 
@@ -140,7 +144,11 @@ def _instruction_part(flags: FLAGS, dataset: InstructionDataset, documents: rang
 
 
 def _pretrain_part(flags: FLAGS, prefix: Path, documents: range, samples: int, pad: int) -> PretrainSamples:
-    return PretrainSamples(dataset=PretrainDataset(prefix, flags.seq_length, samples, flags.seed, documents=documents, pad_token_id=pad))
+    workers = flags.reproduce_loss_mask_defect
+    return PretrainSamples(
+        dataset=PretrainDataset(prefix, flags.seq_length, samples, flags.seed, documents=documents, pad_token_id=pad),
+        defect=None if workers is None else LossMaskDefect(workers, seq_length=flags.seq_length),
+    )
 
 
 def _num_documents(prefix: Path) -> int:

@@ -61,6 +61,13 @@ class FLAGS(ModelFlags):
     variable_seq_lengths: bool = False
     pad_to_multiple_of: int = Field(default=8, ge=1)
     seq_length: int = Field(ge=1)
+    reproduce_loss_mask_defect: int | None = Field(
+        default=None,
+        ge=0,
+        description="Pre-training as Megatron-LM 0.8.0 does it with that many data-loader workers (ours): where a label was the padding "
+        "token, that position is left out of every later sample of the same worker. Only to repeat a curve of the real tool; "
+        "as there, a resumed run forgets the damage.",
+    )
 
     load: Path | None = None
     save: Path | None = None
@@ -137,6 +144,7 @@ class FLAGS(ModelFlags):
             "--stage sft and --is-instruction-dataset belong together": (self.stage == "sft") == self.is_instruction_dataset,
             "--prompt-type is for instruction data": self.prompt_type is None or self.is_instruction_dataset,
             "--variable-seq-lengths is for instruction data": not self.variable_seq_lengths or self.is_instruction_dataset,
+            "--reproduce-loss-mask-defect is for pre-training": self.reproduce_loss_mask_defect is None or not self.is_instruction_dataset,
             "--data-path takes one prefix; blending is not supported": len(self.data_path) == 1,
             f"--seq-length {self.seq_length} exceeds --max-position-embeddings {self.max_position_embeddings}": (
                 self.seq_length <= self.max_position_embeddings

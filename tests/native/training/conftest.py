@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,21 +124,53 @@ def pretrain(common: list[str], golden: Path) -> list[str]:
 
 
 @pytest.fixture
-def initial_lora(golden: Path, tmp_path: Path) -> Path:
+def assert_curve(golden: Path) -> Callable[..., None]:
+    """Loss, gradient norm and learning rate of every iteration against those of a stored run."""
+
+    def compare(run: Run, case: str, *, tolerance: float, grad_norm: float | None = None, until: int | None = None) -> None:
+        rows = json.loads((golden / "train" / case / "metrics.json").read_text())["iterations"]
+        wanted = {row["iteration"]: row for row in rows if until is None or row["iteration"] <= until}
+        assert wanted
+        for name, theirs, allowed in (
+            ("lm_loss", "lm_loss", tolerance),
+            ("grad_norm", "grad_norm", grad_norm or tolerance),
+            ("learning_rate", "lr_logged", 1e-12),
+        ):
+            found = run.curve(name)
+            assert until is not None or found.keys() == wanted.keys()
+            worst = max(abs(found[iteration] - row[theirs]) for iteration, row in wanted.items())
+            assert worst < allowed, f"{name} differs by {worst}"
+        used = {row["iteration"]: row["lr_used"] for row in wanted.values()}  # that of a step is told with the step before
+        assert all(run.curve("learning_rate")[iteration - 1] == used[iteration] for iteration in used if iteration - 1 in used)
+
+    return compare
+
+
+@pytest.fixture
+def lora_checkpoint(golden: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes whole LoRA weights as a checkpoint beside the base's, for ``--lora-load``."""
+    from qwen3_ops.native.checkpoint.mcore import open_checkpoint, write_checkpoint
+
+    def write(lora: dict[str, Any], *, base: str = "mg_tp1pp1", dtype: str = "fp32") -> Path:
+        checkpoint = open_checkpoint(golden / "ckpt" / base)
+        targets = tuple(LORA[LORA.index("--lora-target-modules") + 1 :])
+        state = {
+            name.replace(".weight", ".base_layer.weight") if name.split(".")[-2] in targets else name: tensor
+            for name, tensor in checkpoint.full_state_dict().items()
+        }
+        folder = tmp_path / "initial_lora"
+        write_checkpoint(
+            folder, iteration=1, state=state | lora, model=checkpoint.model, layout=checkpoint.layout, dtype=dtype,
+            lora_only=True, extra_args={"lora_alpha": 32},
+        )  # fmt: skip
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def initial_lora(golden: Path, lora_checkpoint: Callable[..., Path]) -> Path:
     """A LoRA checkpoint with the stored random A."""
     from safetensors.torch import load_file
 
-    from qwen3_ops.native.checkpoint.mcore import open_checkpoint, write_checkpoint
-
-    base = open_checkpoint(golden / "ckpt" / "mg_tp1pp1")
-    targets = tuple(LORA[LORA.index("--lora-target-modules") + 1 :])
-    state = {
-        name.replace(".weight", ".base_layer.weight") if name.split(".")[-2] in targets else name: base.state()[name]
-        for name in base.state()
-    }
-    state |= load_file(golden / "train" / "lora_fp32" / "initial_lora_rank0.safetensors")
-    folder = tmp_path / "initial_lora"
-    write_checkpoint(
-        folder, iteration=1, state=state, model=base.model, layout=base.layout, dtype="fp32", lora_only=True, extra_args={"lora_alpha": 32}
-    )
-    return folder
+    return lora_checkpoint(load_file(golden / "train" / "lora_fp32" / "initial_lora_rank0.safetensors"))
