@@ -2,7 +2,7 @@
 
 ``SAVE/iter_0000100/`` holds ``mp_rank_*`` (weights, in mcore's format) and
 
-- ``trainer_state.json``: iteration, samples consumed, where the schedule stands, what must not change;
+- ``trainer_state.json``: iteration, samples consumed, where the schedule stands, what must not change, what was done so far;
 - ``optimizer.safetensors``: ``exp_avg.NAME``, ``exp_avg_sq.NAME``, ``step.NAME``, ``master.NAME`` (see optimizer.py);
 - ``rng.safetensors``: state of torch's generators, uint8.
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,7 +29,7 @@ from qwen3_ops.events import Events
 from qwen3_ops.native.checkpoint.mcore import write_checkpoint
 from qwen3_ops.native.model import Qwen3
 from qwen3_ops.native.training.flags import FLAGS
-from qwen3_ops.native.training.loop import Position
+from qwen3_ops.native.training.loop import Position, Totals
 from qwen3_ops.native.training.optimizer import MixedPrecisionAdamW
 from qwen3_ops.native.training.schedule import Schedule
 
@@ -50,6 +50,8 @@ class TrainerState(BaseModel):
     schedule: dict[str, Any]
     sample_order: dict[str, Any]
     """Flags that decide which sample is number n."""
+    totals: Totals = Field(default_factory=Totals)
+    """Of the run from its first iteration on, so that a resumed run can tell the whole."""
 
     @classmethod
     def read(cls, iteration_folder: Path) -> TrainerState | None:
@@ -68,7 +70,7 @@ def sample_order(flags: FLAGS) -> dict[str, Any]:
 
 
 def save_checkpoint(
-    position: Position, *, flags: FLAGS, model: Qwen3, optimizer: MixedPrecisionAdamW, schedule: Schedule, events: Events
+    position: Position, totals: Totals, *, flags: FLAGS, model: Qwen3, optimizer: MixedPrecisionAdamW, schedule: Schedule, events: Events
 ) -> None:
     """Write ``--save``'s next iteration; the previous ones are left alone."""
     assert flags.save is not None
@@ -78,6 +80,7 @@ def save_checkpoint(
         schedule_samples=position.schedule_samples,
         schedule=schedule.state(),
         sample_order=sample_order(flags),
+        totals=totals,
     )
 
     def write_state(folder: Path) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import torch
@@ -42,11 +42,25 @@ class Position:
 
 @dataclass(kw_only=True)
 class Totals:
-    """What this process did, for the outcome's metrics."""
+    """What a run did so far, all its processes together: it is saved with every checkpoint.
 
-    losses: list[float] = field(default_factory=list)
+    Attributes:
+        tokens: trained on, without padding.
+        seconds: of the steps, without validation and saving.
+    """
+
+    iterations: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    first_loss: float | None = None
+    last_loss: float | None = None
+
+    def add(self, *, loss: float, tokens: int, seconds: float) -> None:
+        self.iterations += 1
+        self.tokens += tokens
+        self.seconds += seconds
+        self.first_loss = loss if self.first_loss is None else self.first_loss
+        self.last_loss = loss
 
 
 class StopRequest:
@@ -76,7 +90,8 @@ class Trainer:
     """One run in one process.
 
     Attributes:
-        save: writes a checkpoint of ``position``; None when nothing is kept.
+        totals: what was done before, of a run that is continued.
+        save: writes a checkpoint of ``position`` with ``totals``; None when nothing is kept.
     """
 
     flags: FLAGS
@@ -85,11 +100,11 @@ class Trainer:
     schedule: Schedule
     splits: Splits
     position: Position
+    totals: Totals
     events: Events
     scalars: Scalars
-    save: Callable[[Position], None] | None
+    save: Callable[[Position, Totals], None] | None
     device: torch.device
-    totals: Totals = field(default_factory=Totals)
 
     def run(self) -> None:
         """Train to ``--train-iters``.
@@ -108,7 +123,7 @@ class Trainer:
             while position.iteration < flags.train_iters:
                 loss, norm = self._step()
                 interval.add(loss)
-                self._report(interval, norm=norm)
+                self._report(interval, loss=loss, norm=norm)
                 if position.iteration % flags.log_interval == 0:
                     interval = _Interval()
                 bar.advance(loss=loss)
@@ -118,15 +133,15 @@ class Trainer:
                 self._save_if_due(asked=reason is not None)
                 if reason and position.iteration < flags.train_iters:
                     raise self._interrupted(reason)
-        self.totals.seconds = time.monotonic() - started
         self._validate(position.iteration // flags.eval_interval, part="validation")
         self._test()
 
     def _step(self) -> tuple[float, float]:
         """One optimizer step; returns loss and gradient norm."""
-        flags, position = self.flags, self.position
+        flags, position, started = self.flags, self.position, time.monotonic()
         self.model.train()
         losses: list[Tensor] = []
+        tokens = 0
         for number in range(flags.micro_batches):
             batch = self._micro_batch(self.splits.train, position.consumed_samples + number * flags.micro_batch_size)
             if not (batch.labels != IGNORE_INDEX).any():
@@ -134,7 +149,7 @@ class Trainer:
             loss = self._loss(batch)
             (loss / flags.micro_batches).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-            self.totals.tokens += batch.num_tokens
+            tokens += batch.num_tokens
         self._require_finite("loss", torch.stack(losses))
         norm = self.optimizer.gradient_norm()
         self._require_finite("gradient norm", norm.expand(flags.micro_batches))
@@ -142,8 +157,9 @@ class Trainer:
         position.iteration += 1
         position.consumed_samples += flags.batch_size
         position.schedule_samples += flags.batch_size
-        self.totals.losses.append(float(torch.stack(losses).mean()))
-        return self.totals.losses[-1], float(norm)
+        mean = float(torch.stack(losses).mean())
+        self.totals.add(loss=mean, tokens=tokens, seconds=time.monotonic() - started)
+        return mean, float(norm)
 
     def _micro_batch(self, samples: Samples, first: int) -> MicroBatch:
         return samples.micro_batch(first, self.flags.micro_batch_size).to(self.device)
@@ -169,9 +185,9 @@ class Trainer:
             remedy="Lower --lr or look at these records; the last saved checkpoint is untouched.",
         )
 
-    def _report(self, interval: _Interval, *, norm: float) -> None:
+    def _report(self, interval: _Interval, *, loss: float, norm: float) -> None:
         """Every iteration to the events and to TensorBoard, every ``--log-interval`` to the log."""
-        flags, position, loss = self.flags, self.position, self.totals.losses[-1]
+        flags, position = self.flags, self.position
         seconds = interval.seconds_per_iteration()
         operations = floating_point_operations(self.model.spec, batch_size=flags.batch_size, seq_length=flags.seq_length)
         report = StepReport(
@@ -221,7 +237,7 @@ class Trainer:
         flags, iteration = self.flags, self.position.iteration
         due = flags.save_interval is not None and iteration % flags.save_interval == 0
         if self.save is not None and (due or asked or iteration == flags.train_iters):
-            self.save(self.position)
+            self.save(self.position, self.totals)
 
     def _exit_reason(self, seconds: float) -> str | None:
         minutes, interval = self.flags.exit_duration_in_mins, self.flags.exit_interval

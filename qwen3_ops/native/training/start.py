@@ -17,7 +17,7 @@ from qwen3_ops.native.checkpoint.tracker import iteration_folder
 from qwen3_ops.native.model import Qwen3, build_model, load_full_state
 from qwen3_ops.native.training.checkpointing import OPTIMIZER, TrainerState, load_tensors, restore_rng, sample_order
 from qwen3_ops.native.training.flags import FLAGS
-from qwen3_ops.native.training.loop import Position
+from qwen3_ops.native.training.loop import Position, Totals
 from qwen3_ops.native.training.lora import add_lora, load_lora, split_lora
 from qwen3_ops.native.training.optimizer import MixedPrecisionAdamW
 from qwen3_ops.native.training.schedule import Schedule
@@ -77,14 +77,14 @@ def load_model(flags: FLAGS, *, device: torch.device, events: Events) -> tuple[Q
 
 def restore(
     source: McoreCheckpoint | None, *, flags: FLAGS, optimizer: MixedPrecisionAdamW, schedule: Schedule, events: Events
-) -> Position:
-    """Set optimizer and generators as the flags ask and return where the run goes on.
+) -> tuple[Position, Totals]:
+    """Set optimizer and generators as the flags ask and return where the run goes on and what it did so far.
 
     Raises:
         BadInput: the state to continue from is missing, or made with another schedule.
     """
     if source is None or flags.finetune:
-        return Position()
+        return Position(), Totals()
     folder = iteration_folder(source.folder, source.iteration)
     state = TrainerState.read(folder)
     if source.iteration > flags.train_iters:
@@ -110,7 +110,7 @@ def restore(
     if not flags.no_load_rng:
         restore_rng(folder)
     events.log(f"going on after iteration {position.iteration}, {position.consumed_samples} samples consumed")
-    return position
+    return position, state.totals if state is not None else Totals()
 
 
 def draw_weights(model: Qwen3, *, std: float, seed: int) -> None:

@@ -40,13 +40,12 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
     model.recompute = flags.recompute_granularity == "full"
     schedule = schedule_of(flags)
     optimizer = MixedPrecisionAdamW(model.named_parameters(), AdamSettings.of(flags))
-    position = restore(source, flags=flags, optimizer=optimizer, schedule=schedule, events=ctx.events)
+    position, totals = restore(source, flags=flags, optimizer=optimizer, schedule=schedule, events=ctx.events)
     _announce(model, optimizer, flags)
-    first_iteration = position.iteration
-    scalars = Scalars(flags.tensorboard_dir, purge_step=first_iteration + 1)
+    scalars = Scalars(flags.tensorboard_dir, purge_step=position.iteration + 1)
     save = partial(save_checkpoint, flags=flags, model=model, optimizer=optimizer, schedule=schedule, events=ctx.events)
     trainer = Trainer(
-        flags=flags, model=model, optimizer=optimizer, schedule=schedule, splits=splits, position=position,
+        flags=flags, model=model, optimizer=optimizer, schedule=schedule, splits=splits, position=position, totals=totals,
         events=ctx.events, scalars=scalars, save=save if flags.save else None, device=device,
     )  # fmt: skip
     try:
@@ -56,7 +55,7 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
     return Outcome(
         kind="lora_checkpoint" if flags.lora else "mcore_checkpoint",
         facts=_facts(flags, iteration=position.iteration),
-        metrics=_metrics(trainer.totals, optimizer, first_iteration=first_iteration, iteration=position.iteration),
+        metrics=_metrics(totals, optimizer),
     )
 
 
@@ -95,12 +94,12 @@ def _facts(flags: FLAGS, *, iteration: int) -> dict[str, Any]:
     return facts
 
 
-def _metrics(totals: Totals, optimizer: MixedPrecisionAdamW, *, first_iteration: int, iteration: int) -> dict[str, Any]:
-    """Of this process; a run that was resumed counts only its last part."""
+def _metrics(totals: Totals, optimizer: MixedPrecisionAdamW) -> dict[str, Any]:
+    """Of the whole run, however often it was stopped and resumed."""
     return {
-        "first_loss": totals.losses[0] if totals.losses else None,
-        "last_loss": totals.losses[-1] if totals.losses else None,
-        "iterations": iteration - first_iteration,
+        "first_loss": totals.first_loss,
+        "last_loss": totals.last_loss,
+        "iterations": totals.iterations,
         "seconds": round(totals.seconds, 3),
         "tokens": totals.tokens,
         "tokens_per_second": round(totals.tokens / totals.seconds, 1) if totals.seconds else None,

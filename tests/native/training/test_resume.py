@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -58,7 +59,11 @@ def test_full_run(train: Train, short: list[str], edit: Any, tmp_path: Path, pre
     rest = train([*edit.resumed(short, save=parts, load=parts), *precision])
     assert_identical(whole, parts)
     assert rest.curve("lm_loss") == {number: loss for number, loss in complete.curve("lm_loss").items() if number > 4}
-    assert rest.outcome.metrics["iterations"] == 2
+    timeless = {"first_loss", "last_loss", "iterations", "tokens"}
+    assert {name: rest.outcome.metrics[name] for name in timeless} == {name: complete.outcome.metrics[name] for name in timeless}
+    assert complete.outcome.metrics["iterations"] == 6
+    assert complete.outcome.metrics["first_loss"] == complete.curve("lm_loss")[1]
+    assert complete.outcome.metrics["last_loss"] == complete.curve("lm_loss")[6]
 
 
 def test_lora_over_the_base(train: Train, short: list[str], lora: list[str], edit: Any, tmp_path: Path) -> None:
@@ -83,12 +88,24 @@ def test_lora_with_the_base_in_one_file(train: Train, short: list[str], lora: li
     assert "embedding.word_embeddings.weight" in weights(parts)
 
 
-def test_a_finished_run_has_nothing_left_to_do(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:
+def test_killed_after_the_last_save(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:
+    """Nothing is left to train, and the outcome is still that of the whole run."""
     save = tmp_path / "save"
-    train(edit.changed(short, save=save))
+    first = train(edit.changed(short, save=save))
     again = train(edit.resumed(short, save=save, load=save))
-    assert again.outcome.metrics["iterations"] == 0
-    assert again.outcome.facts["iteration"] == 6
+    assert not again.curve("lm_loss")
+    assert again.outcome == first.outcome
+
+
+def test_a_state_of_an_older_version_tells_of_the_rest_only(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:
+    save = tmp_path / "save"
+    with pytest.raises(Exception, match="stopped"):
+        train(edit.changed(short, save=save, exit_interval=4))
+    path = save / "iter_0000004" / "trainer_state.json"
+    state = json.loads(path.read_text())
+    del state["totals"]
+    path.write_text(json.dumps(state))
+    assert train(edit.resumed(short, save=save, load=save)).outcome.metrics["iterations"] == 2
 
 
 def test_another_schedule_is_refused_unless_asked_for(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:
