@@ -13,6 +13,7 @@ is killed at any moment leaves the last complete iteration.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def sample_order(flags: FLAGS) -> dict[str, Any]:
 def save_checkpoint(
     position: Position, totals: Totals, *, flags: FLAGS, model: Qwen3, optimizer: MixedPrecisionAdamW, schedule: Schedule, events: Events
 ) -> None:
-    """Write ``--save``'s next iteration; the previous ones are left alone."""
+    """Write ``--save``'s next iteration, then delete those that ``--keep-last`` does not keep."""
     assert flags.save is not None
     state = TrainerState(
         iteration=position.iteration,
@@ -104,6 +105,18 @@ def save_checkpoint(
     )
     print(f"  successfully saved checkpoint from iteration {position.iteration:7d} to {flags.save}", flush=True)
     events.emit("checkpoint", iteration=position.iteration, folder=str(flags.save))
+    if flags.keep_last is not None:
+        delete_older(flags.save, newest=position.iteration, keep_last=flags.keep_last)
+
+
+def delete_older(save: Path, *, newest: int, keep_last: int) -> None:
+    """Delete iterations before ``newest``, which the tracker names, so that ``keep_last`` stay; only those that this trainer wrote."""
+    written = {int(state.parent.name.removeprefix("iter_")): state.parent for state in save.glob(f"iter_*/{TRAINER_STATE}")}
+    older = sorted(number for number in written if number < newest)
+    for number in older[: max(0, len(older) + 1 - keep_last)]:
+        doomed = written[number].with_name(f".{written[number].name}.old")  # a deletion that is killed leaves no half iteration
+        written[number].rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def _args(flags: FLAGS, position: Position) -> dict[str, object]:

@@ -72,6 +72,11 @@ class FLAGS(ModelFlags):
     load: Path | None = None
     save: Path | None = None
     save_interval: int | None = Field(default=None, ge=1)
+    keep_last: int | None = Field(
+        default=None,
+        ge=1,
+        description="Keep that many of this trainer's checkpoints in --save and delete older ones (ours); all when not given.",
+    )
     finetune: bool = False
     no_load_optim: bool = False
     no_load_rng: bool = False
@@ -154,6 +159,7 @@ class FLAGS(ModelFlags):
             ),
             f"--min-lr {self.min_lr} exceeds --lr {self.lr}": self.min_lr <= self.lr,
             "--save and --save-interval belong together": (self.save is None) == (self.save_interval is None),
+            "--keep-last needs --save": self.keep_last is None or self.save is not None,
             "--lr-warmup-fraction and --lr-warmup-iters exclude each other": self.lr_warmup_fraction is None or not self.lr_warmup_iters,
             "--lora-r and --lora-target-modules belong together": (self.lora_r > 0) == self.lora,
             "--lora-load and --lora-ckpt-filter are for LoRA": self.lora or not (self.lora_load or self.lora_ckpt_filter),
