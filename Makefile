@@ -6,7 +6,7 @@ BIN := .venv/bin
 MADE := .venv/made-from-constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test lint clean
+.PHONY: help venv demo ui test bench lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: $(MADE) ## run every test: unit tests side by side, then a real Airflow
 	$(BIN)/python -m pytest -q -rs -n auto -m "not e2e" || failed=1; \
 	$(BIN)/python -m pytest -q -rs -m e2e || failed=1; \
 	exit $$failed
+
+bench: $(MADE) ## measure data preparation and checkpoint conversion beside their baselines
+	$(BIN)/qwen3-ops bench data
+	$(BIN)/qwen3-ops bench ckpt
 
 lint: $(MADE) ## ruff and mypy, as pre-commit runs them
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -181,14 +180,9 @@ def describe_files(folder: Path, *, certified: Collection[str] = ()) -> list[Fil
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     names = {path: str(path.relative_to(folder)) for path in paths}
     return [
-        FileEntry(path=name, size=path.stat().st_size, sha256=None if name in certified else sha256_file(path)) for path, name in names.items()
+        FileEntry(path=name, size=path.stat().st_size, sha256=None if name in certified else sha256_file(path))
+        for path, name in names.items()
     ]
-
-
-def content_key(paths: Iterable[Path], *, base: Path) -> str:
-    """Digest of the content and the relative names of ``paths``."""
-    entries = {str(path.relative_to(base)): sha256_file(path) for path in paths}
-    return sha256_text(json.dumps(entries, sort_keys=True))
 
 
 def versions() -> dict[str, str]:
