@@ -11,7 +11,10 @@ from qwen3_ops.native.generation.flags import InferenceFlags
 
 
 class FLAGS(InferenceFlags):
-    """MMLU by the runbook's protocol: raw five-shot prompts, a generated letter."""
+    """MMLU by the runbook's protocol: raw five-shot prompts, a generated letter.
+
+    Without ``--no-chat-template`` the prompts are wrapped in the tokenizer's chat template, without its generation prompt.
+    """
 
     INERT: ClassVar[dict[str, int]] = {**InferenceFlags.INERT, "--evaluation-batch-size": 1}  # batches score alike
     REFUSED: ClassVar[dict[str, str]] = {
@@ -31,6 +34,4 @@ class FLAGS(InferenceFlags):
     def _direct(self) -> FLAGS:
         if self.prompt_type is not None:
             raise ValueError("--prompt-type: only the runbook's direct prompts are built")
-        if not self.no_chat_template:
-            raise ValueError("--no-chat-template is needed: scores with a chat template around raw examples mean nothing")
         return self

@@ -19,11 +19,19 @@ _TEST, _DEV = "_test.csv", "_dev.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One row."""
+    """One row.
+
+    Attributes:
+        key: the last column as it stands, perhaps with spaces around the letter.
+    """
 
     text: str
     options: tuple[str, str, str, str]
-    answer: str
+    key: str
+
+    @property
+    def answer(self) -> str:
+        return self.key.strip()
 
     def prompt(self) -> str:
         """Up to and with ``Answer:``."""
@@ -79,8 +87,6 @@ def _read(path: Path) -> list[Question]:
 def _question(row: list[str], path: Path, number: int) -> Question:
     answer = row[-1].strip()
     if len(row) != 6 or len(answer) != 1 or answer not in LETTERS:
-        raise BadInput(
-            "a row is not question,A,B,C,D,answer with an answer of A to D", value=row, source=f"{path}, row {number}"
-        )
-    text, a, b, c, d, _ = row
-    return Question(text=text, options=(a, b, c, d), answer=answer)
+        raise BadInput("a row is not question,A,B,C,D,answer with an answer of A to D", value=row, source=f"{path}, row {number}")
+    text, a, b, c, d, key = row
+    return Question(text=text, options=(a, b, c, d), key=key)

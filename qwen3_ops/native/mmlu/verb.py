@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,15 @@ from qwen3_ops.events import Events
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.generation.decode import Completion, complete
 from qwen3_ops.native.generation.loading import load_model, load_tokenizer
+from qwen3_ops.native.mmlu.differences import differences
 from qwen3_ops.native.mmlu.flags import FLAGS
 from qwen3_ops.native.mmlu.questions import Question, Subject, read_subjects
 from qwen3_ops.native.mmlu.scoring import Answer, Score, answer_line, by_subject, read_answer, score, subject_line, table, total_line
 from qwen3_ops.native.model import Qwen3
 from qwen3_ops.verbs import Context, Outcome
+
+Encode = Callable[[str], list[int]]
+"""A prompt's tokens."""
 
 _BATCH_TOKENS = 8192  # of the part of the prompts that is not shared
 
@@ -44,11 +48,17 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
     subjects = read_subjects(flags.task_data_path, limit=flags.max_eval_samples)
     tokenizer = load_tokenizer(flags)
     model = load_model(flags, events=ctx.events)
+    encode = tokenizer.encode if flags.no_chat_template else _in_chat_template(flags, tokenizer, ctx.events)
     answers: list[Answer] = []
+    notes: list[str] = []
     with ctx.events.progress("MMLU", total=sum(len(subject.questions) for subject in subjects), unit="questions") as progress:
         for subject in subjects:
+            asked = _asked(subject, encode, flags=flags)
+            for note in differences(subject, shots=[item.shots for item in asked]):
+                ctx.events.warning(note)
+                notes.append(note)
             mine: list[Answer] = []
-            for answer in _answer(subject, flags=flags, tokenizer=tokenizer, model=model, events=ctx.events):
+            for answer in _answer(subject, asked, flags=flags, tokenizer=tokenizer, model=model):
                 print(answer_line(answer), flush=True)
                 mine.append(answer)
                 progress.advance()
@@ -59,29 +69,43 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
     print(f"{total_line(total)}\n{table(per_subject, total)}\nMMLU Running Time:, {seconds}", flush=True)
     metrics = _metrics(answers, total, per_subject)
     if ctx.output is not None:
-        _write(ctx.output, answers, metrics)
-    facts = {"task": "mmlu", "protocol": "direct", "max_new_tokens": flags.max_new_tokens, "tokenizer_sha256": tokenizer.sha256}
+        _write(ctx.output, answers, metrics | {"differences_from_the_real_tool": notes})
+    protocol = "direct" if flags.no_chat_template else "chat template"
+    facts = {"task": "mmlu", "protocol": protocol, "max_new_tokens": flags.max_new_tokens, "tokenizer_sha256": tokenizer.sha256}
     return Outcome(kind="evaluation", facts=facts, metrics=metrics)
 
 
-def _answer(subject: Subject, *, flags: FLAGS, tokenizer: Tokenizer, model: Qwen3, events: Events) -> Iterator[Answer]:
+def _in_chat_template(flags: FLAGS, tokenizer: Tokenizer, events: Events) -> Encode:
+    from transformers import AutoTokenizer
+
+    templates = AutoTokenizer.from_pretrained(flags.tokenizer_name_or_path)
+    if not templates.chat_template:
+        raise BadInput("the tokenizer has no chat template", value=flags.tokenizer_name_or_path, remedy="Give --no-chat-template.")
+    events.warning("no --no-chat-template: chat turns without a generation prompt; the scores are not those of the runbook's protocol")
+
+    def encode(text: str) -> list[int]:
+        turn = templates.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=False)
+        return tokenizer.encode(turn)
+
+    return encode
+
+
+def _asked(subject: Subject, encode: Encode, *, flags: FLAGS) -> list[Asked]:
     limit = flags.max_position_embeddings - flags.max_new_tokens
-    asked = [_ask(subject, number, question, tokenizer, limit=limit) for number, question in enumerate(subject.questions)]
-    if not subject.examples:
-        events.warning(f"{subject.name}: no examples in ../dev, asked without any")
-    shortened = sum(item.shots < len(subject.examples) for item in asked)
-    if shortened:
-        events.warning(f"{subject.name}: {shortened} prompts would exceed --max-position-embeddings and have fewer examples")
+    return [_ask(subject, number, question, encode, limit=limit) for number, question in enumerate(subject.questions)]
+
+
+def _answer(subject: Subject, asked: Sequence[Asked], *, flags: FLAGS, tokenizer: Tokenizer, model: Qwen3) -> Iterator[Answer]:
     for batch in _batches(asked):
         done = complete(model, [item.tokens for item in batch], max_new_tokens=flags.max_new_tokens, eos=tokenizer.eos_token_id)
         for item, completion in zip(batch, done, strict=True):
             yield _scored(subject, item, completion, tokenizer)
 
 
-def _ask(subject: Subject, number: int, question: Question, tokenizer: Tokenizer, *, limit: int) -> Asked:
+def _ask(subject: Subject, number: int, question: Question, encode: Encode, *, limit: int) -> Asked:
     """With as many of the subject's examples as fit into ``limit`` tokens."""
     for shots in range(len(subject.examples), -1, -1):
-        tokens = tokenizer.encode(subject.prompt(question, shots=shots))
+        tokens = encode(subject.prompt(question, shots=shots))
         if len(tokens) <= limit:
             return Asked(number=number, question=question, tokens=tokens, shots=shots)
     raise BadInput(

@@ -47,27 +47,152 @@ def tests_folder(golden: Path, tmp_path: Path) -> Path:
     return folder
 
 
+REAL_ORDER = ("world_religions", "miscellaneous", "abstract_algebra")  # os.listdir's; here it is alphabetical
+
+
+def rows_of(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(row["subject"], row["number"]): row for row in pyarrow.parquet.read_table(folder / "results.parquet").to_pylist()}
+
+
+def told(lines: list[str]) -> list[str]:
+    """The real tool's lines without the logger's name and the time it took."""
+    return [text for text in (line.split(":", 2)[2] for line in lines) if "Running Time" not in text]
+
+
+def base_model(argv: list[str], golden: Path) -> list[str]:
+    changed = list(argv)
+    for flag, value in (
+        ("--load", str(golden / "ckpt" / "mg_tp1pp1")),
+        ("--tensor-model-parallel-size", "1"),
+        ("--pipeline-model-parallel-size", "1"),
+    ):
+        changed[changed.index(flag) + 1] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("case", "extra"),
+    [
+        ("mmlu", ["--no-chat-template"]),
+        ("mmlu_kv", ["--no-chat-template", "--use-kv-cache"]),
+        ("mmlu_b4", ["--no-chat-template", "--evaluation-batch-size", "4"]),
+        ("mmlu_base", ["--no-chat-template"]),
+        ("mmlu_bf16", ["--no-chat-template", "--bf16"]),
+        ("mmlu_chattpl", []),
+    ],
+)
 def test_equals_the_real_tool(
-    tests_folder: Path, golden: Path, inference_argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    case = json.loads((golden / "train" / "mmlu" / "mmlu.json").read_text(encoding="utf-8"))
+    case: str, extra: list[str], tests_folder: Path, golden: Path, inference_argv: list[str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Prompt lengths, generated text, lines and scores of every question."""
+    stored = json.loads((golden / "train" / "mmlu" / f"{case}.json").read_text(encoding="utf-8"))
+    argv = base_model(inference_argv, golden) if case == "mmlu_base" else inference_argv
+    flags, _ = FLAGS.parse([*argv, "--task", "mmlu", "--max-new-tokens", "2", "--task-data-path", str(tests_folder), *extra])
 
-    outcome = evaluate(inference_argv, tests_folder, output=tmp_path)
+    outcome = run(flags, Context(events=Events(), output=tmp_path))
 
-    assert (outcome.metrics["correct"], outcome.metrics["questions"]) == (7, 30)
-    ours = {(row["subject"], row["number"]): row for row in pyarrow.parquet.read_table(tmp_path / "results.parquet").to_pylist()}
-    theirs = iter(case["items"])
-    for subject in ("world_religions", "miscellaneous", "abstract_algebra"):  # the order of the real run
+    ours = rows_of(tmp_path)
+    theirs = iter(stored["items"])
+    for subject in REAL_ORDER:
         for number in range(10):
             item, row = next(theirs), ours[subject, number]
             assert (row["prompt_tokens"], row["text"]) == (item["context_length"], item["text"])
-    printed = capsys.readouterr().out
-    for line in case["stderr_lines"]:
-        text = line.split(":", 2)[2]
-        if "Running Time" not in text:
-            assert text in printed.splitlines()
+    lines = told(stored["stderr_lines"])
+    printed = capsys.readouterr().out.splitlines()
+    assert sorted(lines) == sorted(line for line in printed if line in set(lines))
+    scores = {row.split()[1]: float(row.split()[3]) for row in stored["table"].splitlines()[1:]}
+    assert {name: score["accuracy"] for name, score in outcome.metrics["per_subject"].items()} == {
+        name: pytest.approx(scores[name]) for name in REAL_ORDER
+    }
+    assert outcome.metrics["accuracy"] == pytest.approx(scores["total"], abs=1e-6)
+    assert outcome.metrics["questions"] == 30
     assert outcome.kind == "evaluation"
-    assert json.loads((tmp_path / "summary.json").read_text())["per_subject"]["miscellaneous"]["correct"] == 1
+
+
+def test_equals_the_real_tool_over_three_processes(
+    tests_folder: Path, golden: Path, inference_argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its first rank tells of every third part, and the scores of the whole."""
+    stored = json.loads((golden / "train" / "mmlu" / "mmlu_dp3.json").read_text(encoding="utf-8"))
+    evaluate(inference_argv, tests_folder)
+    printed = capsys.readouterr().out.splitlines()
+    assert set(told(stored["stderr_lines_of_ranks"][0])) <= set(printed)
+
+
+def test_prompts_are_the_real_tools_word_for_word(golden: Path, tests_folder: Path) -> None:
+    stored = json.loads((golden / "train" / "mmlu" / "mmlu.json").read_text(encoding="utf-8"))
+    subjects = {subject.name: subject for subject in read_subjects(tests_folder)}
+    ours = [subjects[name].prompt(question, shots=5) for name in REAL_ORDER for question in subjects[name].questions]
+    assert ours == [item["prompt"] for item in stored["items"]]
+
+
+def test_edge_inputs_are_asked_right_and_each_difference_is_told(golden: Path, inference_argv: list[str], tmp_path: Path) -> None:
+    stored = json.loads((golden / "train" / "mmlu" / "mmlu_edge.json").read_text(encoding="utf-8"))
+    write_dev(tmp_path / "data" / "dev", stored["items"])
+    folder = tmp_path / "data" / "test"
+    folder.symlink_to(golden / "train" / "mmlu" / "inputs" / "edge")
+    outcome = evaluate(inference_argv, folder, output=tmp_path)
+
+    subjects = {subject.name: subject for subject in read_subjects(folder)}
+    theirs = iter(stored["items"])
+    as_pandas_reads = {"None": "nan", "N/A": "nan", "NA": "nan"}
+    different = []
+    for name in ("management", "world_religions"):
+        for number, question in enumerate(subjects[name].questions):
+            ours, real = subjects[name].prompt(question, shots=5), next(theirs)["prompt"]
+            if ours == real:
+                continue
+            different.append((name, number))
+            for mine, other in zip(ours.splitlines(), real.splitlines(), strict=True):
+                letter, _, option = mine.partition(". ")
+                assert other in (mine, f"{letter}. {as_pandas_reads.get(option, option)}", f"{mine}.0")
+    assert different
+
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    told_of = [note.partition(":")[0] for note in summary["differences_from_the_real_tool"]]
+    assert told_of == ["management", "my_own_subject", "my_own_subject", "world_religions", "world_religions"]
+    assert "spaces around the key of the questions 3" in summary["differences_from_the_real_tool"][-1]
+    assert outcome.metrics["questions"] == 7 + len(subjects["my_own_subject"].questions)
+    assert rows_of(tmp_path)["world_religions", 2]["correct"] == "A"
+
+
+def test_an_over_long_subject_costs_nothing_but_examples(golden: Path, inference_argv: list[str], tmp_path: Path) -> None:
+    """The real tool ends after the first subject, without a table and with exit code 0."""
+    stored = json.loads((golden / "train" / "mmlu" / "mmlu_long.json").read_text(encoding="utf-8"))
+    assert stored["table"] is None
+    assert len(stored["items"]) == 10
+    complete = json.loads((golden / "train" / "mmlu" / "mmlu.json").read_text(encoding="utf-8"))
+    write_dev(tmp_path / "data" / "dev", complete["items"])
+    long = [[f"The source says: {'a long story ' * 200}?", "1", "2", "3", "4", "B"]] * 5
+    write_test(tmp_path, "high_school_european_history", long).joinpath("high_school_european_history_test.csv").rename(
+        tmp_path / "data" / "dev" / "high_school_european_history_dev.csv"
+    )
+    folder = tmp_path / "data" / "test"
+    folder.symlink_to(golden / "train" / "mmlu" / "inputs" / "long")
+
+    outcome = evaluate(inference_argv, folder, output=tmp_path)
+
+    rows = rows_of(tmp_path)
+    for number, item in enumerate(stored["items"]):
+        row = rows["abstract_algebra", number]
+        assert (row["prompt_tokens"], row["text"], row["shots"]) == (item["context_length"], item["text"], 5)
+    history = [row for (subject, _), row in rows.items() if subject == "high_school_european_history"]
+    assert history
+    assert all(0 < row["shots"] < 5 and row["prompt_tokens"] <= 4096 - 2 for row in history)
+    assert outcome.metrics["questions"] == 10 + len(history)
+    (note,) = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["differences_from_the_real_tool"]
+    assert "loses this and all further subjects" in note
+
+
+def test_every_question_has_its_row(tests_folder: Path, inference_argv: list[str], tmp_path: Path) -> None:
+    evaluate(inference_argv, tests_folder, "--max-eval-samples", "2", output=tmp_path)
+    table = pyarrow.parquet.read_table(tmp_path / "results.parquet")
+    assert table.column_names == [
+        "subject", "number", "question", "correct", "predicted", "text", "shots", "prompt_tokens", "is_right"
+    ]  # fmt: skip
+    assert table.num_rows == 6
+    assert all(row["is_right"] == (row["predicted"] == row["correct"]) for row in table.to_pylist())
 
 
 def write_test(folder: Path, subject: str, rows: list[list[str]]) -> Path:
@@ -102,9 +227,7 @@ def test_a_prompt_that_is_too_long_loses_examples_only(
     assert "1 prompts would exceed" in capsys.readouterr().err
 
 
-def test_a_subject_without_examples_is_asked_without(
-    inference_argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_subject_without_examples_is_asked_without(inference_argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_test(tmp_path, "virology", [["What is 2 + 3?", "5", "4", "7", "9", "A"]] * 3)
     outcome = evaluate(inference_argv, folder, "--max-eval-samples", "2")
     assert outcome.metrics["questions"] == 2
