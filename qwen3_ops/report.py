@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from qwen3_ops.config import form_fields
+from qwen3_ops.glossary import GLOSSARY
 from qwen3_ops.plan import Plan
 from qwen3_ops.recipes import DEFAULT_RECIPE, RECIPES
 from qwen3_ops.verbs import Verb
@@ -45,8 +46,8 @@ def print_flags(verb: Verb) -> None:
     console.print(f"qwen3-ops {verb.name}: {verb.summary}\nThe flags are those of MindSpeed-LLM's {verb.script}.\n", markup=False)
     table = Table(Column("flag", no_wrap=True), "default", "meaning")
     for name, field in flags.model_fields.items():
-        default = "required" if field.is_required() else "" if field.default in (None, False, ()) else str(field.default)
-        table.add_row("--" + name.replace("_", "-"), default, field.description or "")
+        default = "required" if field.is_required() else _shown(field.default)
+        table.add_row("--" + name.replace("_", "-"), default, field.description or GLOSSARY.get(name, ""))
     console.print(table)
     if verb.output_flag is None:
         console.print("--output-dir DIR  keep the results there as files (ours)", markup=False)
@@ -56,3 +57,9 @@ def print_flags(verb: Verb) -> None:
         console.print("\nRefused by this engine:", markup=False)
         for name, why in sorted(flags.REFUSED.items()):
             console.print(f"  {name}: {why}", markup=False)
+
+
+def _shown(default: object) -> str:
+    if default in (None, False, ()):
+        return ""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)

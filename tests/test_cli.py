@@ -8,6 +8,7 @@ import pytest
 
 from qwen3_ops import __version__
 from qwen3_ops.cli import _overrides
+from qwen3_ops.glossary import GLOSSARY
 from qwen3_ops.verbs import VERBS
 
 
@@ -28,6 +29,14 @@ def test_a_verbs_help_shows_its_flags(verb):
     assert said.returncode == 0, said.stderr
     assert VERBS[verb].script in said.stdout
     assert "without effect" in said.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_flag_has_a_meaning_and_the_glossary_no_stranger(verb):
+    fields = VERBS[verb].flags().model_fields
+    assert [name for name, field in fields.items() if not (field.description or name in GLOSSARY)] == []
+    known = {name for other in VERBS.values() for name in other.flags().model_fields}
+    assert set(GLOSSARY) <= known
 
 
 def test_a_refused_plan_ends_with_the_contracts_code_and_all_findings(tmp_path):
