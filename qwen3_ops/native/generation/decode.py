@@ -37,18 +37,24 @@ def greedy(logits: Tensor) -> Tensor:
     return logits.argmax(-1)
 
 
+def cut(logits: Tensor, *, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Softmax at ``temperature``, zero but for the ``top_k`` likeliest tokens (0: all) and of them those within the mass ``top_p``."""
+    probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
+    if top_k:
+        probabilities[:, top_k:] = 0
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities[before >= top_p * probabilities.sum(-1, keepdim=True)] = 0
+    kept = torch.zeros_like(probabilities).scatter_(-1, order, probabilities)
+    return kept / kept.sum(-1, keepdim=True)
+
+
 def sampler(*, temperature: float, top_k: int, top_p: float, seed: int) -> Sampler:
-    """Draws from the softmax at ``temperature``, cut to the ``top_k`` likeliest tokens, then to the mass ``top_p``."""
+    """Draws from what ``cut`` leaves."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(logits: Tensor) -> Tensor:
-        probabilities, order = (logits.cpu() / temperature).softmax(-1).sort(descending=True)
-        if top_k:
-            probabilities[:, top_k:] = 0
-        before = probabilities.cumsum(-1) - probabilities
-        probabilities[before >= top_p * probabilities.sum(-1, keepdim=True)] = 0
-        drawn = torch.multinomial(probabilities, 1, generator=generator)
-        return order.gather(-1, drawn).squeeze(-1).to(logits.device)
+        kept = cut(logits.cpu(), temperature=temperature, top_k=top_k, top_p=top_p)
+        return torch.multinomial(kept, 1, generator=generator).squeeze(-1).to(logits.device)
 
     return draw
 

@@ -10,8 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from qwen3_ops.native.data.templates import TEMPLATES
 from qwen3_ops.native.model_flags import ModelFlags
 
-TASKS = ("greedy", "do_sample")
-_NOT_YET = ("beam_search", "beam_search_with_sampling")
+TASKS = ("greedy", "do_sample", "beam_search", "beam_search_with_sampling")
 
 
 class InferenceFlags(ModelFlags):
@@ -50,17 +49,17 @@ class InferenceFlags(ModelFlags):
 
 
 class FLAGS(InferenceFlags):
-    """One generation; ``--prompts`` is ours, the real script has one fixed prompt."""
+    """One generation; ``--prompts`` and ``--num-beams`` are ours, the real script has one fixed prompt and two beams."""
 
     REFUSED: ClassVar[dict[str, str]] = {
         **InferenceFlags.REFUSED,
         "--hf-chat-template": "give --prompt-type",
-        "--num-beams": "beam search is not supported",
         "--history-turns": "this engine is never interactive",
     }
 
     task: tuple[str, ...] = ("greedy",)
     prompts: Path | None = Field(default=None, description="Text file with one prompt a line, or .jsonl with a field prompt (ours).")
+    num_beams: int = Field(default=2, ge=2, description="Beams of the tasks beam_search*; the real script has two (ours).")
     temperature: float = Field(default=0.7, gt=0)
     top_k: int = Field(default=0, ge=0, description="Sample from the k likeliest tokens; 0: from all.")
     top_p: float = Field(default=0.95, gt=0, le=1)
@@ -68,8 +67,6 @@ class FLAGS(InferenceFlags):
     @model_validator(mode="after")
     def _tasks(self) -> FLAGS:
         for task in self.task:
-            if task in _NOT_YET:
-                raise ValueError(f"--task {task}: beam search is not supported by this engine; choose among {', '.join(TASKS)}")
             if task not in TASKS:
                 raise ValueError(f"--task {task}: unknown; choose among {', '.join(TASKS)}")
         return self

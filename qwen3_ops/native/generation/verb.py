@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypedDict
 
 from qwen3_ops.errors import BadInput, QualityGate
 from qwen3_ops.native.data.tokenizer import Tokenizer
+from qwen3_ops.native.generation.beam import beam_search, likeliest, sampled
 from qwen3_ops.native.generation.decode import Completion, Sampler, complete, greedy, sampler
 from qwen3_ops.native.generation.flags import FLAGS
 from qwen3_ops.native.generation.loading import load_model, load_tokenizer
@@ -16,7 +18,12 @@ from qwen3_ops.native.generation.prompts import encode_prompt, read_prompts
 from qwen3_ops.native.model import Qwen3
 from qwen3_ops.verbs import Context, Outcome
 
-_TITLES = {"greedy": "Greedy Search", "do_sample": "Do Sample"}
+_TITLES = {
+    "greedy": "Greedy Search",
+    "do_sample": "Do Sample",
+    "beam_search": "Beam Search",
+    "beam_search_with_sampling": "Beam Search with sampling",
+}
 _BATCH = 16  # prompts
 
 
@@ -30,6 +37,15 @@ class Generation:
     new_tokens: list[int]
     text: str
     ended: bool
+
+
+class Drawing(TypedDict):
+    """Settings of the tasks that draw."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
 
 
 def run(flags: FLAGS, ctx: Context) -> Outcome:
@@ -68,16 +84,26 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
 def _generate(
     task: str, questions: Sequence[str], prompts: Sequence[list[int]], *, flags: FLAGS, model: Qwen3, tokenizer: Tokenizer
 ) -> Iterator[Generation]:
-    choose: Sampler = greedy
-    if task == "do_sample":
-        choose = sampler(temperature=flags.temperature, top_k=flags.top_k, top_p=flags.top_p, seed=flags.seed)
+    complete_batch = _completer(task, flags=flags, model=model, eos=tokenizer.eos_token_id)
     for start in range(0, len(prompts), _BATCH):
         batch = prompts[start : start + _BATCH]
-        done = complete(model, batch, max_new_tokens=flags.max_new_tokens, eos=tokenizer.eos_token_id, choose=choose)
-        for question, prompt, item in zip(questions[start:], batch, done, strict=False):
+        for question, prompt, item in zip(questions[start:], batch, complete_batch(batch), strict=False):
             _refuse_nan(item, question)
             text = tokenizer.decode(item.tokens)
             yield Generation(task=task, prompt=question, prompt_tokens=prompt, new_tokens=item.tokens, text=text, ended=item.ended)
+
+
+def _completer(task: str, *, flags: FLAGS, model: Qwen3, eos: int) -> Callable[[Sequence[list[int]]], list[Completion]]:
+    """What continues a batch of prompts; draws of one task are made from one generator."""
+    length = flags.max_new_tokens
+    drawing: Drawing = {"temperature": flags.temperature, "top_k": flags.top_k, "top_p": flags.top_p, "seed": flags.seed}
+    if task.startswith("beam_search"):
+        strategy = sampled(**drawing) if task == "beam_search_with_sampling" else likeliest()
+        return lambda batch: [
+            beam_search(model, prompt, num_beams=flags.num_beams, max_new_tokens=length, eos=eos, strategy=strategy) for prompt in batch
+        ]
+    choose: Sampler = sampler(**drawing) if task == "do_sample" else greedy
+    return lambda batch: complete(model, batch, max_new_tokens=length, eos=eos, choose=choose)
 
 
 def _check_lengths(prompts: Sequence[list[int]], flags: FLAGS) -> None:

@@ -102,7 +102,7 @@ def test_the_runbooks_flags_are_understood(name: str, golden: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--task", "beam_search"], "beam search is not supported"),
+        (["--task", "beam_search", "--num-beams", "1"], "num-beams"),
         (["--task", "chat"], "unknown"),
         (["--prompt-type", "qwen9"], "no template of that name"),
         (["--max-new-tokens", "5000"], "exceed --max-position-embeddings"),
