@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+
+_STEP = 4 << 20  # bytes that are written, and then checksummed while the processor still has them
+_CACHED = 16  # steps of a file that may lie in the page cache before the oldest, by then on the disk, gives way
 
 
 class PlacedFile:
@@ -18,6 +22,7 @@ class PlacedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._leaving: deque[tuple[int, int]] = deque()
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
@@ -28,10 +33,18 @@ class PlacedFile:
     def sync(self) -> None:
         os.fsync(self._descriptor)
 
-    def start_writeback(self, offset: int, size: int) -> None:
-        """Ask the kernel to bring a written range to the disk now, so that `sync` finds little left to wait for."""
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_DONTNEED)
+    def let_go(self, offset: int, size: int) -> None:
+        """Ask the kernel to bring a written range to the disk now, and to forget one written a while ago.
+
+        `sync` finds little left to wait for then, and the pages are used over and over: fresh ones cost a virtual machine
+        several times what it takes to fill them, and a large file would drive all others out of the cache.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_DONTNEED)  # begins to write what is dirty, drops what is not
+        self._leaving.append((offset, size))
+        if len(self._leaving) > _CACHED:
+            os.posix_fadvise(self._descriptor, *self._leaving.popleft(), os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -44,17 +57,25 @@ class Sink:
 
     def __init__(self, file: PlacedFile, offset: int, size: int, done: Callable[[int], None], *, checksum: bool = True) -> None:
         self._file, self._start, self._at, self._end, self._done = file, offset, offset, offset + size, done
-        self._checksum, self._crc = checksum, 0
+        self._checksum, self._crc, self._kept = checksum, 0, offset
 
     def add(self, block: memoryview) -> None:
-        self._file.write(self._at, block)
-        if self._checksum:
-            self._crc = zlib.crc32(block, self._crc)
-        self._at += len(block)
+        for start in range(0, len(block), _STEP):
+            step = block[start : start + _STEP]
+            self._file.write(self._at, step)
+            if self._checksum:
+                self._crc = zlib.crc32(step, self._crc)
+            self._at += len(step)
+            if self._at - self._kept >= _STEP:
+                self._let_go()
 
     def close(self) -> None:
         """Raises ValueError unless exactly the announced bytes were added."""
         if self._at != self._end:
             raise ValueError(f"{self._at - self._start} bytes were added where {self._end - self._start} were announced")
-        self._file.start_writeback(self._start, self._end - self._start)
+        self._let_go()
         self._done(self._crc)
+
+    def _let_go(self) -> None:
+        self._file.let_go(self._kept, self._at - self._kept)
+        self._kept = self._at
