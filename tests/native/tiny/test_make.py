@@ -16,7 +16,12 @@ from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.mmlu.questions import read_subjects
 from qwen3_ops.native.tiny.make import make_tiny, twin_spec
 
-TEXTS = ["What is gold?\nAnswer: It is a metal.", "狗是一种动物。", "Ünïcode 12345 don't\r\n\n  x", "<|im_start|>user\nhi<|im_end|>\n<think>\n"]
+TEXTS = [
+    "What is gold?\nAnswer: It is a metal.",
+    "狗是一种动物。",
+    "Ünïcode 12345 don't\r\n\n  x",
+    "<|im_start|>user\nhi<|im_end|>\n<think>\n",
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,14 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_holds_what_the_pipeline_needs(twin: Path) -> None:
-    assert {path.name for path in twin.iterdir()} == {"model", "alpaca.parquet", "sharegpt.jsonl", "openai.jsonl", "pretrain.parquet", "mmlu"}
+    assert {path.name for path in twin.iterdir()} == {
+        "model",
+        "alpaca.parquet",
+        "sharegpt.jsonl",
+        "openai.jsonl",
+        "pretrain.parquet",
+        "mmlu",
+    }
     assert {path.name for path in (twin / "model").iterdir()} == {
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json",
         "merges.txt", "special_tokens_map.json", "chat_template.jinja",
