@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from qwen3_ops.native.data.indexed import Block
 from qwen3_ops.native.data.ledger import Ledger
 from qwen3_ops.native.data.text_readers import Unreadable
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.data.turns import IGNORE_INDEX
+from qwen3_ops.native.data.writer import Block
 
 IDS, MASK, LABELS = "packed_input_ids", "packed_attention_mask", "packed_labels"
 
@@ -26,8 +24,8 @@ class First:
     """The first record of a batch that is written: its row, its tokens and which of them are trained."""
 
     row: int
-    tokens: NDArray[np.int32]
-    trained: NDArray[np.bool_]
+    tokens: list[int]
+    trained: list[bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,30 +84,29 @@ class BlockBuilder:
         self._documents.append(0)
 
     def first(self) -> First:
-        size = self._lengths[0]
-        return First(row=self.rows[0], tokens=np.array(self._tokens[:size], dtype=np.int32), trained=_alternating(self._first_runs))
+        trained = [bool(place % 2) for place, run in enumerate(self._first_runs) for _ in range(run)]
+        return First(row=self.rows[0], tokens=self._tokens[: self._lengths[0]], trained=trained)
 
     def block(self) -> Block:
-        return Block(
-            tokens=np.array(self._tokens, dtype=np.int32),
-            lengths=np.array(self._lengths, dtype=np.int32),
-            documents=np.array(self._documents, dtype=np.int64),
-        )
+        return Block(tokens=array("i", self._tokens), lengths=array("i", self._lengths), documents=self._documents)
 
     def instructions(self, ledger: Ledger, *, eos: int) -> Encoded:
         """Ids, mask and labels; what is written is told to ``ledger``."""
         ids = self.block()
-        trained = _alternating(self._runs)
-        labels = np.where(trained, ids.tokens, np.int32(IGNORE_INDEX))
-        labels[self._ends] = eos
-        ledger.write(self._lengths, trainable=int(np.count_nonzero(labels != IGNORE_INDEX)))
+        labels = self._labels(ids.tokens, eos=eos)
+        ledger.write(self._lengths, trainable=sum(self._runs[1::2]) + len(self._ends))
         blocks = {
             name: Block(tokens=tokens, lengths=ids.lengths, documents=ids.documents)
-            for name, tokens in ((IDS, ids.tokens), (MASK, np.ones_like(ids.tokens)), (LABELS, labels))
+            for name, tokens in ((IDS, ids.tokens), (MASK, array("i", [1]) * len(ids.tokens)), (LABELS, labels))
         }
         return Encoded(blocks=blocks, ledger=ledger, first=self.first() if self.rows else None)
 
-
-def _alternating(runs: Sequence[int]) -> NDArray[np.bool_]:
-    """False and True by turns, as often as each run says."""
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    def _labels(self, tokens: array[int], *, eos: int) -> array[int]:
+        labels = array("i", [IGNORE_INDEX]) * len(tokens)
+        place = 0
+        for prompt, answer in zip(self._runs[0::2], self._runs[1::2], strict=True):
+            start, place = place + prompt, place + prompt + answer
+            labels[start:place] = tokens[start:place]
+        for end in self._ends:
+            labels[end] = eos
+        return labels

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from qwen3_ops.native.data.blocks import IDS, LABELS, MASK
-from qwen3_ops.native.data.indexed import JoinedDatasets, open_writers, output_prefix
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.data.turns import IGNORE_INDEX
+from qwen3_ops.native.data.writer import open_writers, output_prefix
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 UNPACKED = (IDS, LABELS)
 """What packing needs of the records."""
@@ -59,18 +62,20 @@ class Packing:
 
     def write(self, prefix: Path, parts: Sequence[Path]) -> int:
         """Pack the records of ``parts`` (prefixes, one after the other). Returns the number of sequences."""
+        from qwen3_ops.native.data.indexed import JoinedDatasets
+
         ids, labels = (JoinedDatasets([output_prefix(part, name) for part in parts]) for name in UNPACKED)
         packs = knapsacks(ids.sequence_lengths.tolist(), self.size)
         with open_writers(prefix, (IDS, MASK, LABELS)) as writers:
             for pack in packs:
-                numbers = [np.full(ids.sequence_lengths[record], place, dtype=np.int32) for place, record in enumerate(pack, start=1)]
+                numbers = [array("i", [place]) * int(ids.sequence_lengths[record]) for place, record in enumerate(pack, start=1)]
                 writers[IDS].add_document(self._filled([ids[record] for record in pack], self.pad_token_id))
-                writers[MASK].add_document(self._filled(numbers, 0) if self.neat else np.ones(self.size, dtype=np.int32))
+                writers[MASK].add_document(self._filled(numbers, 0) if self.neat else array("i", [1]) * self.size)
                 writers[LABELS].add_document(self._filled([labels[record] for record in pack], IGNORE_INDEX))
         return len(packs)
 
-    def _filled(self, pieces: Sequence[NDArray[np.int32]], padding: int) -> NDArray[np.int32]:
-        filled = np.full(self.size, padding, dtype=np.int32)
-        joined = np.concatenate(pieces)
-        filled[: len(joined)] = joined
-        return filled
+    def _filled(self, pieces: Iterable[array[int] | NDArray[np.int32]], padding: int) -> array[int]:
+        filled = array("i")
+        for piece in pieces:
+            filled.frombytes(piece.tobytes())
+        return filled + array("i", [padding]) * (self.size - len(filled))

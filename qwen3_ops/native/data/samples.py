@@ -14,7 +14,7 @@ from qwen3_ops.native.data.mapping import key_map
 from qwen3_ops.native.data.templates import TEMPLATES, Slots, Special, Token
 from qwen3_ops.native.data.text_readers import Unreadable
 from qwen3_ops.native.data.tokenizer import Tokenizer
-from qwen3_ops.native.data.trainer_view import fit_turn
+from qwen3_ops.native.data.turns import fit_turn
 
 
 class Rendered(NamedTuple):

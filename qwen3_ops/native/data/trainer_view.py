@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.indexed import IndexedDataset
+from qwen3_ops.native.data.turns import IGNORE_INDEX, fit_turn
 
-IGNORE_INDEX = -100
 """Label of a token that is not trained."""
 
 Sample = Mapping[str, NDArray[np.int64]]
@@ -73,22 +73,6 @@ def cut_turns(labels: NDArray[np.int64], limit: int) -> NDArray[np.bool_]:
         kept[middle : middle + target] = True
         limit -= source + target
     return kept
-
-
-def fit_turn(source: int, target: int, limit: int) -> tuple[int, int]:
-    """Lengths of prompt and answer that fit into ``limit`` tokens.
-
-    A short answer is kept and the prompt cut, a short prompt is kept and the answer cut, otherwise
-    both are cut in proportion.
-    """
-    if target * 2 < limit:
-        room = limit
-    elif source * 2 < limit:
-        room = limit - source
-    else:
-        room = int(limit * (target / (source + target)))
-    target = min(target, room)
-    return min(source, max(limit - target, 0)), target
 
 
 def shuffled_order(num_documents: int, num_samples: int, seed: int) -> NDArray[np.int64]:

@@ -13,7 +13,6 @@ from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.blocks import First, Rows
 from qwen3_ops.native.data.closing import judge, publish, require_columns
 from qwen3_ops.native.data.flags import PreprocessFlags
-from qwen3_ops.native.data.indexed import open_writers
 from qwen3_ops.native.data.inputs import Span, input_files, spans
 from qwen3_ops.native.data.ledger import Example, Ledger
 from qwen3_ops.native.data.parts import Part
@@ -22,6 +21,7 @@ from qwen3_ops.native.data.recipe import Recipe
 from qwen3_ops.native.data.samples import make_encoder
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.workers import encode_all, processes
+from qwen3_ops.native.data.writer import open_writers
 from qwen3_ops.verbs import Context, Outcome
 
 _SHOWN = 1024  # tokens of the ledger's example
@@ -119,7 +119,7 @@ class _Job:
         tokens, trained = first.tokens[:_SHOWN], first.trained[:_SHOWN]
         borders = [0, *(place for place in range(1, len(trained)) if trained[place] != trained[place - 1]), len(trained)]
         parts = [
-            (bool(trained[start]), self._tokenizer.decode(tokens[start:stop].tolist(), skip_special_tokens=False))
+            (trained[start], self._tokenizer.decode(tokens[start:stop], skip_special_tokens=False))
             for start, stop in pairwise(borders) if start < stop
         ]  # fmt: skip
         return Example(row=first.row, parts=parts, cut=len(first.tokens) > _SHOWN)

@@ -14,7 +14,6 @@ from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.indexed import IndexedDataset
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.trainer_view import (
-    IGNORE_INDEX,
     InstructionDataset,
     PretrainDataset,
     collate,
@@ -22,6 +21,7 @@ from qwen3_ops.native.data.trainer_view import (
     shuffled_order,
     split_bounds,
 )
+from qwen3_ops.native.data.turns import IGNORE_INDEX
 from qwen3_ops.native.training.flags import FLAGS
 from qwen3_ops.native.training.mask_defect import LossMaskDefect
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qwen3_ops.errors import Interrupted, QualityGate
 from qwen3_ops.events import Events
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.data.turns import IGNORE_INDEX
 from qwen3_ops.native.model import Qwen3
 from qwen3_ops.native.training.batches import MicroBatch, Samples, Splits
 from qwen3_ops.native.training.flags import FLAGS

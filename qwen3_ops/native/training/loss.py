@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.data.turns import IGNORE_INDEX
 
 _SLICE_ELEMENTS = 1 << 25  # logits at hand at once: 128 MiB in fp32
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.data.turns import IGNORE_INDEX
 
 
 class LossMaskDefect:

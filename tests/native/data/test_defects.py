@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.native.data.indexed import IndexedDatasetWriter
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.trainer_view import InstructionDataset, shuffled_order
+from qwen3_ops.native.data.writer import IndexedDatasetWriter
 
 ALPACA = ["--handler-name", "AlpacaStyleInstructionHandler", "--prompt-type", "qwen"]
 SHAREGPT = ["--handler-name", "SharegptStyleInstructionHandler", "--prompt-type", "qwen"]

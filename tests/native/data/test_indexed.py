@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.native.data.indexed import IndexedDataset, IndexedDatasetWriter
+from qwen3_ops.native.data.indexed import IndexedDataset
+from qwen3_ops.native.data.writer import IndexedDatasetWriter
 
 
 def test_what_is_read_is_written_again_byte_for_byte(golden, tmp_path):

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
+from qwen3_ops.artifacts import writing
 from qwen3_ops.errors import BadInput, Infrastructure
-from qwen3_ops.native.data import indexed
 from qwen3_ops.native.data.flags import FLAGS
-from qwen3_ops.native.data.indexed import IndexedDatasetWriter
+from qwen3_ops.native.data.writer import IndexedDatasetWriter
 
 ALPACA = ["--handler-name", "AlpacaStyleInstructionHandler", "--prompt-type", "qwen"]
 PRETRAIN = ["--handler-name", "GeneralPretrainHandler"]
@@ -165,7 +165,7 @@ def test_disk_full_in_the_middle(preprocess, golden, tmp_path, monkeypatch, meth
     def full(self, *given):
         write(self, *given)
         if self.sequences > 50:
-            with indexed.writing(self.prefix):
+            with writing(self.prefix):
                 raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(IndexedDatasetWriter, method, full)

@@ -13,7 +13,7 @@ from qwen3_ops.native.data.blocks import IDS, LABELS, MASK
 from qwen3_ops.native.data.flags import FLAGS
 from qwen3_ops.native.data.samples import InstructionEncoder
 from qwen3_ops.native.data.tokenizer import Tokenizer
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.data.turns import IGNORE_INDEX
 
 TOKENIZER = Path(__file__).parents[2] / "data" / "data" / "tok512"
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="<{"), max_size=20)
@@ -38,7 +38,7 @@ def test_exactly_the_answers_are_trained(prompt_type, conversation):
     encoder, tokenizer = ENCODERS[prompt_type]
     turns = [{"from": role, "value": text} for pair in conversation for role, text in zip(("human", "gpt"), pair, strict=True)]
     made = encoder.encode([(7, {"conversations": turns})])
-    ids, mask, labels = (made.blocks[name].tokens for name in (IDS, MASK, LABELS))
+    ids, mask, labels = (np.asarray(made.blocks[name].tokens) for name in (IDS, MASK, LABELS))
     assert made.first is not None
     assert (made.first.row, made.ledger.tokens) == (7, len(ids))
     assert len(ids) == len(mask) == len(labels)

@@ -141,12 +141,12 @@ def test_damaged_tokenizer(tmp_path, content):
 
 
 def test_light_imports():
-    """The plan reads templates and missing tokens; preparing data needs neither torch nor transformers."""
+    """The plan reads templates and missing tokens; preparing JSON data needs neither torch nor transformers nor numpy."""
     code = """
 import sys
 import qwen3_ops.native.data.flags, qwen3_ops.native.data.tokenizer
 assert not {"tokenizers", "pyarrow", "numpy"} & set(sys.modules)
 import qwen3_ops.native.data.verb
-assert not {"torch", "transformers", "pyarrow"} & set(sys.modules)
+assert not {"torch", "transformers", "pyarrow", "numpy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.native.data.indexed import IndexedDatasetWriter
 from qwen3_ops.native.data.trainer_view import (
     IGNORE_INDEX,
     InstructionDataset,
@@ -22,6 +21,7 @@ from qwen3_ops.native.data.trainer_view import (
     shuffled_order,
     split_bounds,
 )
+from qwen3_ops.native.data.writer import IndexedDatasetWriter
 
 PAD = 507
 

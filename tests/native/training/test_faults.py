@@ -18,7 +18,7 @@ import torch
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.mcore import read_tracker
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.data.turns import IGNORE_INDEX
 from qwen3_ops.native.training.batches import InstructionSamples, PretrainSamples, open_splits
 from qwen3_ops.native.training.flags import FLAGS
 from qwen3_ops.native.training.mask_defect import LossMaskDefect

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.data.turns import IGNORE_INDEX
 from qwen3_ops.native.training import loss as module
 from qwen3_ops.native.training.loss import token_losses_mean
 

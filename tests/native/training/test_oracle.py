@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from qwen3_ops.model import ModelSpec
-from qwen3_ops.native.data.trainer_view import IGNORE_INDEX
+from qwen3_ops.native.data.turns import IGNORE_INDEX
 from qwen3_ops.native.training.loss import token_losses_mean
 from qwen3_ops.native.training.optimizer import AdamSettings, MixedPrecisionAdamW
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from qwen3_ops.artifacts import require_artifact, writing
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.closing import judge, publish
-from qwen3_ops.native.data.indexed import join, output_prefix
+from qwen3_ops.native.data.indexed import join
 from qwen3_ops.native.data.ledger import Ledger
 from qwen3_ops.native.data.merge.flags import MergeFlags
 from qwen3_ops.native.data.parts import PART, Part, read_part
+from qwen3_ops.native.data.writer import output_prefix
 from qwen3_ops.verbs import Context, Outcome
 
 
