@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -21,8 +24,17 @@ SLOPE_RATIO, MERGE_RATIO, PEAK_MB, GROWTH_MB, START_UP = 1.5, 2.0, 1000.0, 100.0
 """What is to be reached: times the copy's seconds per further GB (twice), megabytes, megabytes, seconds."""
 
 _SHAPE = {"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072}
-_LAYERS = {"start-up": 2, "1 GB": 12, "2 GB": 44}
+_SMALLEST = "start-up"
+_LAYERS = {_SMALLEST: 2, "1 GB": 12, "2 GB": 44}
 """About 20, 500 and 1,000 million parameters, of which 311 million lie in the vocabulary's two matrices, but for the smallest."""
+
+_HF_TO_MG = "--load-model-type hf --save-model-type mg --load-dir {hf}"
+_CONVERSIONS = {
+    "hf to mg, TP1 PP1": _HF_TO_MG,
+    "hf to mg, TP2 PP2": f"{_HF_TO_MG} --target-tensor-parallel-size 2 --target-pipeline-parallel-size 2",
+    "mg to hf": "--load-model-type mg --save-model-type hf --load-dir {base} --hf-cfg-dir {hf}",
+    "LoRA merge, mg to mg": "--load-model-type mg --save-model-type mg --load-dir {base} --lora-load {adapter}",
+}
 
 
 class Run(BaseModel):
@@ -41,10 +53,10 @@ class Figures(BaseModel):
     runs: dict[str, dict[str, Run]]
     start_up: float
 
-    def slope(self, what: str) -> float:
+    def slope(self, what: str, *, of: Literal["wall", "cpu"] = "wall") -> float:
         """Seconds for each further GB of weights."""
         small, large = self.runs[what]["1 GB"], self.runs[what]["2 GB"]
-        return (large.wall - small.wall) / (large.gb - small.gb)
+        return float(getattr(large, of) - getattr(small, of)) / (large.gb - small.gb)
 
     def growth(self, what: str) -> float:
         return self.runs[what]["2 GB"].peak_mb - self.runs[what]["1 GB"].peak_mb
@@ -61,46 +73,42 @@ def measure(*, repeat: int, seed: int, folder: Path | None = None) -> Figures:
     """
     runs: dict[str, dict[str, Run]] = {}
     with TemporaryDirectory(prefix="qwen3-ops-bench-", dir=folder) as name:
-        work = Path(name)
-        for size, layers in _LAYERS.items():
-            _make_model(work / "hf", layers=layers, vocab=1024 if size == "start-up" else 151_936, seed=seed)
-            for what, run in _measure_size(work, repeat=1 if size == "start-up" else repeat).items():
-                runs.setdefault(what, {})[size] = run
-            shutil.rmtree(work / "hf")
-    start_up = runs["hf to mg, TP1 PP1"].pop("start-up").wall
-    for sizes in runs.values():
-        sizes.pop("start-up", None)
+        works = {size: Path(name) / size.replace(" ", "") for size in _LAYERS}
+        # In a process of its own: a measured process would take over this one's peak memory.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            for size, layers in _LAYERS.items():
+                pool.submit(_prepare, works[size], layers=layers, vocab=1024 if size == _SMALLEST else 151_936, seed=seed).result()
+        start_up = _measure(works.pop(_SMALLEST), "hf to mg, TP1 PP1").wall
+        for _ in range(repeat):
+            for what in ("cp and fsync", *_CONVERSIONS):
+                for size, work in works.items():  # by turns, so that a busy moment of the machine meets both
+                    run = _measure(work, what)
+                    sizes = runs.setdefault(what, {})
+                    sizes[size] = min(run, sizes.get(size, run), key=lambda item: item.wall)
     return Figures(machine=describe_machine(), runs=runs, start_up=start_up)
 
 
-def _measure_size(work: Path, *, repeat: int) -> dict[str, Run]:
-    base, adapter, hf = work / "base", work / "adapter", work / "hf"
-    weights = hf / "model.safetensors"
+def _prepare(work: Path, *, layers: int, vocab: int, seed: int) -> None:
+    """A model, its checkpoint and an adapter of it."""
+    work.mkdir()
+    _make_model(work / "hf", layers=layers, vocab=vocab, seed=seed)
+    _convert(work, *_flags(work, "hf to mg, TP1 PP1"), "--save-dir", str(work / "base"))
+    _make_adapter(work / "base", work / "adapter")
+
+
+def _measure(work: Path, what: str) -> Run:
+    weights = work / "hf" / "model.safetensors"
     gb = weights.stat().st_size / 1e9
-    _convert(work, "--load-model-type", "hf", "--save-model-type", "mg", "--load-dir", str(hf), "--save-dir", str(base))
-    _make_adapter(base, adapter)
-    hf_to_mg = ("--load-model-type", "hf", "--save-model-type", "mg", "--load-dir", str(hf))
-    mg_to_hf = ("--load-model-type", "mg", "--save-model-type", "hf", "--load-dir", str(base), "--hf-cfg-dir", str(hf))
-    mg_to_mg = ("--load-model-type", "mg", "--save-model-type", "mg", "--load-dir", str(base))
-    conversions = {
-        "hf to mg, TP1 PP1": hf_to_mg,
-        "hf to mg, TP2 PP2": (*hf_to_mg, "--target-tensor-parallel-size", "2", "--target-pipeline-parallel-size", "2"),
-        "mg to hf": mg_to_hf,
-        "LoRA merge, mg to mg": (*mg_to_mg, "--lora-load", str(adapter)),
-    }
-    best: dict[str, Run] = {}
-    for _ in range(repeat):  # by turns, so that a busy moment of the machine meets all
+    if what not in _CONVERSIONS:
         wall, cpu = _copy(weights, work / "copy")
-        found = {"cp and fsync": Run(gb=gb, wall=wall, cpu=cpu)}
-        for what, flags in conversions.items():
-            wall, cpu, peak = _convert(work, *flags, "--save-dir", str(work / "out"))
-            found[what] = Run(gb=gb, wall=wall, cpu=cpu, peak_mb=peak)
-            shutil.rmtree(work / "out")
-        for what, run in found.items():
-            best[what] = min(run, best.get(what, run), key=lambda item: item.wall)
-    shutil.rmtree(base)
-    shutil.rmtree(adapter)
-    return best
+        return Run(gb=gb, wall=wall, cpu=cpu)
+    wall, cpu, peak = _convert(work, *_flags(work, what), "--save-dir", str(work / "out"))
+    shutil.rmtree(work / "out")
+    return Run(gb=gb, wall=wall, cpu=cpu, peak_mb=peak)
+
+
+def _flags(work: Path, what: str) -> list[str]:
+    return [flag.format(hf=work / "hf", base=work / "base", adapter=work / "adapter") for flag in _CONVERSIONS[what].split()]
 
 
 def _copy(source: Path, target: Path) -> tuple[float, float]:
@@ -184,12 +192,14 @@ def print_figures(figures: Figures) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "1 GB: wall s", "CPU s", "peak MB", "2 GB: wall s", "CPU s", "peak MB", "s per GB", title=figures.machine)
+    table = Table(
+        "", "1 GB: wall s", "CPU s", "peak MB", "2 GB: wall s", "CPU s", "peak MB", "s per GB", "CPU s per GB", title=figures.machine
+    )
     for what, sizes in figures.runs.items():
         cells = [
             text for run in sizes.values() for text in (f"{run.wall:.2f}", f"{run.cpu:.2f}", f"{run.peak_mb:.0f}" if run.peak_mb else "")
         ]
-        table.add_row(what, *cells, f"{figures.slope(what):.2f}")
+        table.add_row(what, *cells, f"{figures.slope(what):.2f}", f"{figures.slope(what, of='cpu'):.2f}")
     console = Console()
     console.print(table)
     copy = figures.slope("cp and fsync")
