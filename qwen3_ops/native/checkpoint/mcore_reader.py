@@ -59,15 +59,15 @@ class McoreCheckpoint:
     def __init__(self, folder: Path, iteration: int, ranks: Mapping[Rank, RankFile], layout: ParallelLayout) -> None:
         self.folder, self.iteration, self.layout, self._ranks = folder, iteration, layout, ranks
         first = ranks[Rank(0, 0, 0)]
-        keys = [key for chunk in first.chunks for key in chunk]
+        # Of every stage: the first one may hold nothing but no-op layers.
+        tensors = {key: tensor for rank in ranks.values() for chunk in rank.chunks for key, tensor in chunk.items()}
         self.args: Namespace = first.args
         self.dtype = _dtype_of(first)
         self.padded_vocab_size = _rows(first, layout)
         self.model = model_of(self.args, layout, dtype=self.dtype, padded_vocab_size=self.padded_vocab_size, source=first.path)
-        self.lora = LoraLayers.found_in(keys)
-        tensors = (item for chunk in first.chunks for item in chunk.items())
-        self.lora_r = next((tensor.shape[0] for key, tensor in tensors if tensor and ".lora_A." in key), None)
-        self.grouped_gemm = any(key.endswith(".mlp.experts.weight1") for key in keys)
+        self.lora = LoraLayers.found_in(tensors)
+        self.lora_r = next((tensor.shape[0] for key, tensor in tensors.items() if tensor and ".lora_A." in key), None)
+        self.grouped_gemm = any(key.endswith(".mlp.experts.weight1") for key in tensors)
         check_layout(self.model, layout)
         schema = Schema(model=self.model, layout=layout, lora=self.lora, grouped_gemm=self.grouped_gemm)
         self._wide = self.model.model_copy(update={"padded_vocab_size": self.padded_vocab_size})

@@ -25,4 +25,7 @@ class TensorSpec(NamedTuple):
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """The tensor's elements as little-endian bytes, row by row."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    flat = tensor.contiguous().reshape(-1)
+    if flat.stride(0) != 1:  # a single column: contiguous to torch, whatever its stride
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8).numpy().data
