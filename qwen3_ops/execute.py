@@ -33,12 +33,11 @@ from qwen3_ops.artifacts import (
 from qwen3_ops.errors import BadInput, ExitCode, Infrastructure, Interrupted, OpsError
 from qwen3_ops.events import Events, format_seconds
 from qwen3_ops.flags import Flags, get_flag, replace_flag
+from qwen3_ops.native.checkpoint.tracker import TRACKER
 from qwen3_ops.plan import Plan, StagePlan, load_plan
 from qwen3_ops.stages import STAGES
 from qwen3_ops.stages.training import resume
 from qwen3_ops.verbs import VERBS, Context, Outcome, Verb
-
-TRACKER = "latest_checkpointed_iteration.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
