@@ -13,6 +13,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 TargetModule = Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
+Engine = Literal["native", "mindspeed"]
+MindspeedVersion = Literal["2.1.0", "26.0.0"]
+Fidelity = Literal["mended", "runbook"]
 Handler = Literal["AlpacaStyleInstructionHandler", "SharegptStyleInstructionHandler", "GeneralPretrainHandler"]
 
 
@@ -26,6 +29,7 @@ _TRAINING = "Training"
 _LORA = "LoRA"
 _CHECKS = "Generation and evaluation"
 _WHERE = "Where it runs"
+_MINDSPEED = "MindSpeed-LLM"
 
 
 class RunConfig(BaseModel):
@@ -73,8 +77,35 @@ class RunConfig(BaseModel):
     max_new_tokens: int = _field(_CHECKS, "New tokens", "Of the generation check.", ge=1)
     max_eval_samples: int | None = _field(_CHECKS, "Questions per subject", "At most; empty for all.", ge=1, default=None)
 
-    engine: Literal["native"] = _field(_WHERE, "Engine", "Who interprets a stage.")
-    runtime: Literal["local"] = _field(_WHERE, "Runtime", "Where a stage's process lives.")
+    engine: Engine = _field(_WHERE, "Engine", "Who interprets training, generation and evaluation.")
+    cpu_engine: Engine = _field(_WHERE, "Engine without NPUs", "Who interprets conversion, data preparation and merging.", default="native")
+    runtime: Literal["local", "docker"] = _field(_WHERE, "Runtime", "Where a stage's process lives.")
+
+    mindspeed_dir: str = _field(
+        _MINDSPEED, "MindSpeed-LLM", "Absolute path of its folder in the container.", default="/apps/hw/src/llm-qwen3/MindSpeed-LLM"
+    )
+    mindspeed_version: MindspeedVersion = _field(_MINDSPEED, "Version of MindSpeed-LLM", "Whose flags are rendered.", default="2.1.0")
+    fidelity: Fidelity = _field(
+        _MINDSPEED, "Fidelity", "runbook: its commands as they stand; mended: without their known faults.", default="mended"
+    )
+    hosts: tuple[str, ...] = _field(_MINDSPEED, "Hosts", "Addresses of the nodes, the master first; empty: this host alone.", default=())
+    no_shared_storage: bool = _field(_MINDSPEED, "No shared storage", "Nodes see different disks below the same paths.", default=False)
+    master_port: int = _field(_MINDSPEED, "Master port", "Free on the master; outside HCCL's ports.", ge=1, le=65535, default=6015)
+    hccl_if_base_port: int | None = _field(
+        _MINDSPEED, "HCCL base port", "First of its ports on a host; empty for HCCL's own, 60000.", ge=1024, le=65520, default=None
+    )
+    hccl_connect_timeout: int | None = _field(
+        _MINDSPEED,
+        "HCCL connect timeout",
+        "Seconds that ranks wait for each other; empty for HCCL's own, 120.",
+        ge=120,
+        le=7200,
+        default=1800,
+    )
+    socket_ifname: str | None = _field(
+        _MINDSPEED, "Network interface", "Of the host, for HCCL and gloo; needed on several nodes.", default=None
+    )
+    pytorch_npu_alloc_conf: str | None = _field(_MINDSPEED, "NPU allocator", "PYTORCH_NPU_ALLOC_CONF.", default="expandable_segments:True")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,6 +154,8 @@ def _make_or_reuse(plan: Plan, stage: StagePlan, events: Events, *, side: Path) 
         for name, kinds in STAGES[stage.stage].inputs.items():
             require_artifact(Path(stage.inputs[name].path), kinds)
         _remove_leftovers(final)
+        if stage.engine != "native":
+            raise BadInput("this engine can only be planned so far", value=stage.engine, source=f"stage {name}")
         verb = VERBS[stage.verb]
         argv = _resumed(stage, events) if verb.in_place else stage.argv
         provenance = Provenance(

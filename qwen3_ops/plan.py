@@ -19,10 +19,12 @@ from pydantic import BaseModel, ConfigDict
 
 from qwen3_ops import rules
 from qwen3_ops.artifacts import MANIFEST, InputRef, Kind, sha256_text, write_atomically, writing
+from qwen3_ops.command import Command
 from qwen3_ops.config import RunConfig
 from qwen3_ops.errors import BadInput
 from qwen3_ops.findings import Finding, PlanRefused
 from qwen3_ops.fingerprint import model_fingerprint, source_fingerprint, tasks_fingerprint, tokenizer_fingerprint
+from qwen3_ops.launch import commands
 from qwen3_ops.model import ModelSpec
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.request import resolve
@@ -52,6 +54,8 @@ class StagePlan(BaseModel):
     kind: Kind
     reused: bool
     """Whether the artifact stood already when the plan was made."""
+    commands: list[Command] = []
+    """What the mindspeed engine starts, one command a node, the master's first; empty for the native engine, which takes ``argv``."""
 
 
 class Plan(BaseModel):
@@ -145,20 +149,24 @@ def render(config: RunConfig, model: ModelSpec, requests: Sequence[StageRequest]
             inputs={name: producer.output for name, producer in made.items()},
         )
         argv = stage.render(config, model, paths)
-        VERBS[stage.verb].flags().parse(argv)
+        verb = VERBS[stage.verb]
+        engine = config.engine if verb.on_devices else config.cpu_engine
+        if engine == "native":
+            verb.flags().parse(argv)
         done[request.name] = StagePlan(
             name=request.name,
             stage=request.stage,
             title=stage.title,
             section=stage.section,
             verb=stage.verb,
-            engine=config.engine,
+            engine=engine,
             argv=argv,
             key=key,
             inputs={name: InputRef(path=producer.output, key=producer.key) for name, producer in made.items()},
             output=str(output),
             kind=stage.kind,
             reused=(output / MANIFEST).is_file(),
+            commands=commands(config, verb, argv) if engine == "mindspeed" else [],
         )
     return list(done.values())
 

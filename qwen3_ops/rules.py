@@ -85,7 +85,7 @@ def layout_fits_devices(run: RunConfig) -> Iterator[Finding]:
 
 @rule("context_parallel_size", "engine")
 def engine_has_context_parallel(run: RunConfig) -> Iterator[Finding]:
-    if run.context_parallel_size != 1:
+    if run.context_parallel_size != 1 and run.engine == "native":
         yield Finding(
             rule="the native engine computes whole sequences",
             fields=("context_parallel_size", "engine"),

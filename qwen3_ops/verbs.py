@@ -58,6 +58,7 @@ class Verb:
         output_flag: the flag naming the output; None when the real script has none.
         output_is_prefix: the flag's value is a file prefix, its folder is the output.
         in_place: writes checkpoints as it goes, each published by itself (training).
+        on_devices: MindSpeed-LLM runs it on NPUs, under torchrun.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Verb:
     output_flag: str | None
     output_is_prefix: bool = False
     in_place: bool = False
+    on_devices: bool = False
 
     def flags(self) -> type[Flags]:
         flags: type[Flags] = importlib.import_module(f"{self.package}.flags").FLAGS
@@ -110,6 +112,7 @@ VERBS: Mapping[str, Verb] = {
             package="qwen3_ops.native.training",
             output_flag="--save",
             in_place=True,
+            on_devices=True,
         ),
         Verb(
             name="generate",
@@ -117,6 +120,7 @@ VERBS: Mapping[str, Verb] = {
             summary="Generate text from a Megatron-mcore checkpoint.",
             package="qwen3_ops.native.generation",
             output_flag=None,
+            on_devices=True,
         ),
         Verb(
             name="evaluate",
@@ -124,6 +128,7 @@ VERBS: Mapping[str, Verb] = {
             summary="Score a Megatron-mcore checkpoint on MMLU.",
             package="qwen3_ops.native.mmlu",
             output_flag=None,
+            on_devices=True,
         ),
     )
 }

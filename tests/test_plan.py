@@ -86,7 +86,7 @@ def test_every_finding_is_told_at_once(request_body):
         ({"model_dir": "relative"}, "model_dir", "not absolute"),
         ({"task_data_path": "/tmp"}, "task_data_path", "_test.csv"),
         ({"prompt_type": "no-such-template"}, "prompt_type", "known template"),
-        ({"engine": "mindspeed"}, "engine", "native"),
+        ({"engine": "nemo"}, "engine", "native"),
         ({"recipe": "huge"}, "recipe", "choose one of"),
     ],
 )
@@ -116,6 +116,21 @@ def test_a_tokenizer_without_the_templates_tokens_is_refused(request_body, hf_mo
 def test_saving_only_at_the_end_is_a_warning(request_body):
     made = plan(request_body, save_interval=200, train_iters=100)
     assert [finding.severity for finding in made.findings] == ["warn"]
+
+
+def test_the_engine_is_chosen_by_stage(request_body):
+    made = plan(request_body, engine="mindspeed", nnodes=2, hosts=["10.0.0.1", "10.0.0.2"], global_batch_size=32)
+    assert {stage.name for stage in made.stages if stage.engine == "mindspeed"} == {"train_lora", "generate", "mmlu_base", "mmlu_tuned"}
+    assert made.stage("convert_hf_to_mcore").commands == []
+    train = made.stage("train_lora")
+    for rank, command in enumerate(train.commands):
+        at = command.argv.index("posttrain_gpt.py")
+        assert command.argv[:at] == [
+            *("torchrun", "--nproc_per_node", "8", "--nnodes", "2", "--node_rank", str(rank)),
+            *("--master_addr", "10.0.0.1", "--master_port", "6015"),
+        ]
+        assert command.argv[at + 1 :] == train.argv
+        assert command.env["CUDA_DEVICE_MAX_CONNECTIONS"] == "1"
 
 
 def keys(made):
