@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from qwen3_airflow.runtimes.procfs import Identity, identify, with_variable
+from qwen3_ops.procfs import Identity, identify, with_variable
 from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from qwen3_airflow.runtimes.procfs import Identity, in_session, is_session_leader, with_variable
+from qwen3_ops.procfs import Identity, in_session, is_session_leader, with_variable
 
 _PERIOD = 0.1  # seconds between two looks
 

@@ -12,7 +12,7 @@ import pytest
 
 from qwen3_airflow.runtimes.base import Ended, Job
 from qwen3_airflow.runtimes.local import JOB_VARIABLE, LocalRuntime
-from qwen3_airflow.runtimes.procfs import Identity, identify, with_variable
+from qwen3_ops.procfs import Identity, identify, with_variable
 from qwen3_airflow.runtimes.stopper import stop_all
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -35,6 +35,7 @@ class Identity:
 @dataclass(frozen=True, kw_only=True)
 class _Stat:
     state: str
+    parent: int
     session: int
     start_ticks: int
 
@@ -68,6 +69,16 @@ def in_session(leader: int) -> set[Identity]:
     return {process for process in _living() if _session(process.pid) == leader}
 
 
+def children(parent: int) -> set[Identity]:
+    """Living processes that ``parent`` started itself."""
+
+    def is_child(pid: int) -> bool:
+        stat = _read_stat(pid)
+        return stat is not None and stat.parent == parent
+
+    return {process for process in _living() if is_child(process.pid)}
+
+
 def is_session_leader(process: Identity) -> bool:
     return _session(process.pid) == process.pid
 
@@ -91,4 +102,4 @@ def _read_stat(pid: int) -> _Stat | None:
     except _GONE:
         return None
     fields = text[text.rindex(")") + 2 :].split()  # the name in parentheses may hold anything
-    return _Stat(state=fields[0], session=int(fields[3]), start_ticks=int(fields[19]))
+    return _Stat(state=fields[0], parent=int(fields[1]), session=int(fields[3]), start_ticks=int(fields[19]))
