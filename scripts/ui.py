@@ -130,8 +130,8 @@ def login(home: Path) -> tuple[str, str]:
 
 def end_everything(session: str, airflow: subprocess.Popen[bytes]) -> None:
     """Ends the stages, Airflow, and whatever those leave behind, in sessions of their own or not."""
-    from qwen3_ops.procfs import Identity, is_session_leader, with_variable
     from qwen3_airflow.runtimes.stopper import stop_all
+    from qwen3_ops.procfs import Identity, is_session_leader, with_variable
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job
-from qwen3_ops.procfs import Identity, identify, is_session_leader, with_variable
 from qwen3_ops.artifacts import write_atomically
+from qwen3_ops.procfs import Identity, identify, is_session_leader, with_variable
 
 JOB_VARIABLE = "QWEN3_OPS_JOB"
 """Environment variable of every process of a job: the job's folder."""

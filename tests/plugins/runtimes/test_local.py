@@ -12,8 +12,8 @@ import pytest
 
 from qwen3_airflow.runtimes.base import Ended, Job
 from qwen3_airflow.runtimes.local import JOB_VARIABLE, LocalRuntime
-from qwen3_ops.procfs import Identity, identify, with_variable
 from qwen3_airflow.runtimes.stopper import stop_all
+from qwen3_ops.procfs import Identity, identify, with_variable
 
 ROOT = Path(__file__).resolve().parents[3]
 
