@@ -12,8 +12,10 @@ import typer
 
 from qwen3_ops import __version__
 from qwen3_ops.bench.cli import app as bench
+from qwen3_ops.config import Fidelity
 from qwen3_ops.errors import BadInput, ExitCode, OpsError
 from qwen3_ops.events import Events
+from qwen3_ops.numbers import Written
 from qwen3_ops.verbs import VERBS, Verb
 
 app = typer.Typer(
@@ -56,7 +58,7 @@ def _options(
 
 @app.command()
 def plan(
-    recipe: Annotated[str | None, typer.Option(help="Recipe to start from.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe to start from; that of Qwen3-14B when not given.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; may be repeated.")] = None,
     pipeline: Annotated[str, typer.Option(help="Pipeline to plan.")] = "lora_sft",
     run_id: Annotated[str, typer.Option(help="Name of the run.")] = "manual",
@@ -66,15 +68,16 @@ def plan(
 ) -> None:
     """Check a run and show its stages, before it takes a device."""
     from qwen3_ops import report
-    from qwen3_ops.pipelines import PIPELINES
+    from qwen3_ops.pipelines import KINDS, PIPELINES
     from qwen3_ops.plan import make_plan, save_plan
+    from qwen3_ops.recipes import name_of
 
     if fields:
         report.print_fields()
         return
     if pipeline not in PIPELINES:
         raise BadInput("unknown pipeline", value=pipeline, source="--pipeline", remedy=f"Choose one of {', '.join(PIPELINES)}.")
-    request = {**_overrides(overrides or []), **({"recipe": recipe} if recipe else {})}
+    request = {**_overrides(overrides or []), "recipe": recipe or name_of("14B", KINDS[pipeline])}
     made = make_plan(request, stages=PIPELINES[pipeline], run_id=run_id)
     if as_json:
         print(made.model_dump_json(indent=2))
@@ -82,6 +85,28 @@ def plan(
         report.print_plan(made)
     if save:
         print(f"plan: {save_plan(made)}", file=sys.stderr if as_json else sys.stdout)
+
+
+@app.command()
+def render(
+    name: Annotated[str | None, typer.Argument(help="Command of the runbook; without one they are listed.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; may be repeated.")] = None,
+    model_dir: Annotated[Path | None, typer.Option(help="Hugging Face folder whose config.json gives the model's shape.")] = None,
+    fidelity: Annotated[Fidelity, typer.Option(help="mended: without the runbook's faults; runbook: as it stands.")] = "mended",
+    as_json: Annotated[bool, typer.Option("--json", help='Print {"env", "cwd", "argv"}.')] = False,
+) -> None:
+    """Show a command of the runbook, ready to be pasted into a shell of the Ascend container."""
+    from qwen3_ops import report
+    from qwen3_ops.runbook import RUNBOOK, render_command
+
+    if name is None:
+        report.print_runbook(RUNBOOK)
+        return
+    shown = render_command(name, overrides=_overrides(overrides or []), model_dir=model_dir, fidelity=fidelity)
+    if as_json:
+        print(shown.command.model_dump_json(indent=2))
+    else:
+        report.print_command(shown.command, shown.mends)
 
 
 @app.command("run-stage")
@@ -138,7 +163,7 @@ def _overrides(items: list[str]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     """JSON lists and numbers as such, anything else as text; pydantic checks the type."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=Written)
     except ValueError:
         return text
     return text if isinstance(value, dict) else value

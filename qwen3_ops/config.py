@@ -7,16 +7,29 @@ among them, because they are read from the model's own ``config.json``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from qwen3_ops.numbers import Real
 
 TargetModule = Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
 Engine = Literal["native", "mindspeed"]
 MindspeedVersion = Literal["2.1.0", "26.0.0"]
 Fidelity = Literal["mended", "runbook"]
+ContextParallelAlgo = Literal["ulysses_cp_algo", "megatron_cp_algo", "hybrid_cp_algo"]
 Handler = Literal["AlpacaStyleInstructionHandler", "SharegptStyleInstructionHandler", "GeneralPretrainHandler"]
+
+
+def _split(value: Any) -> Any:
+    """``a,b`` on a command line is a list."""
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+Hosts = Annotated[tuple[str, ...], BeforeValidator(_split)]
+TargetModules = Annotated[tuple[TargetModule, ...], BeforeValidator(_split)]
 
 
 def _field(section: str, title: str, description: str, **constraints: Any) -> Any:
@@ -47,32 +60,60 @@ class RunConfig(BaseModel):
     task_data_path: str = _field(_DATA, "MMLU folder", "Absolute path of the folder with *_test.csv.")
     output_root: str = _field(_DATA, "Output folder", "Absolute path; artifacts and runs are kept below it.")
 
+    load: str | None = _field(
+        _DATA, "Megatron checkpoint", "Absolute path of one to start from in the place of the model folder's weights.", default=None
+    )
+
     nproc_per_node: int = _field(_LAYOUT, "Devices per node", "NPUs per node that the layout is made for.", ge=1)
     nnodes: int = _field(_LAYOUT, "Nodes", "Number of nodes.", ge=1)
     tensor_model_parallel_size: int = _field(_LAYOUT, "Tensor parallel", "TP: cuts every layer.", ge=1)
     pipeline_model_parallel_size: int = _field(_LAYOUT, "Pipeline parallel", "PP: deals out the layers.", ge=1)
     context_parallel_size: int = _field(_LAYOUT, "Context parallel", "CP: cuts sequences.", ge=1)
 
+    expert_model_parallel_size: int = _field(_LAYOUT, "Expert parallel", "EP: deals out the experts of a mixture.", ge=1, default=1)
+    num_layers_per_virtual_pipeline_stage: int | None = _field(
+        _LAYOUT, "Layers per virtual stage", "Smaller pipeline bubble; empty for one chunk a stage.", ge=1, default=None
+    )
+    context_parallel_algo: ContextParallelAlgo = _field(_LAYOUT, "Context parallel algorithm", "", default="ulysses_cp_algo")
+    sequence_parallel: bool = _field(_LAYOUT, "Sequence parallel", "Cuts activations between layers over tensor ranks.", default=True)
+    use_distributed_optimizer: bool = _field(
+        _LAYOUT, "Distributed optimizer", "Cuts the optimizer's state over data parallel ranks.", default=True
+    )
+    recompute_granularity: Literal["full", "selective"] | None = _field(
+        _LAYOUT, "Recompute", "Activations computed again in the backward pass, which saves memory; empty for none.", default=None
+    )
+    recompute_method: Literal["uniform", "block"] = _field(_LAYOUT, "Recompute method", "Of full recomputation.", default="uniform")
+    recompute_num_layers: int = _field(_LAYOUT, "Recomputed layers", "Of full recomputation: layers of one unit.", ge=1, default=1)
+    device_memory: float = _field(
+        _LAYOUT, "Device memory", "HBM of one device in GiB, which the plan's estimate must fit.", gt=0, default=64
+    )
+
     train_iters: int = _field(_TRAINING, "Iterations", "Optimizer steps.", ge=1)
     micro_batch_size: int = _field(_TRAINING, "Micro batch", "Records per device and pass.", ge=1)
     global_batch_size: int = _field(_TRAINING, "Global batch", "Records per optimizer step.", ge=1)
     seq_length: int = _field(_TRAINING, "Sequence length", "Tokens; longer records are cut.", ge=8)
-    lr: float = _field(_TRAINING, "Learning rate", "Peak value.", gt=0)
-    min_lr: float = _field(_TRAINING, "Least learning rate", "Value at the end of the decay.", ge=0)
+    lr: Real = _field(_TRAINING, "Learning rate", "Peak value.", gt=0)
+    min_lr: Real = _field(_TRAINING, "Least learning rate", "Value at the end of the decay.", ge=0)
     lr_decay_style: Literal["constant", "linear", "cosine"] = _field(_TRAINING, "Decay", "Shape of the learning rate.")
-    lr_warmup_fraction: float = _field(_TRAINING, "Warm-up", "Part of the run with rising learning rate.", ge=0, lt=1)
-    weight_decay: float = _field(_TRAINING, "Weight decay", "On matrices only.", ge=0)
-    clip_grad: float = _field(_TRAINING, "Gradient clipping", "Largest global norm.", gt=0)
-    adam_beta1: float = _field(_TRAINING, "Adam beta 1", "", ge=0, lt=1)
-    adam_beta2: float = _field(_TRAINING, "Adam beta 2", "", ge=0, lt=1)
+    lr_warmup_fraction: Real = _field(_TRAINING, "Warm-up", "Part of the run with rising learning rate.", ge=0, lt=1)
+    weight_decay: Real = _field(_TRAINING, "Weight decay", "On matrices only.", ge=0)
+    clip_grad: Real = _field(_TRAINING, "Gradient clipping", "Largest global norm.", gt=0)
+    adam_beta1: Real = _field(_TRAINING, "Adam beta 1", "", ge=0, lt=1)
+    adam_beta2: Real = _field(_TRAINING, "Adam beta 2", "", ge=0, lt=1)
     seed: int = _field(_TRAINING, "Seed", "Of sample order and LoRA's start.", ge=0)
     split: str = _field(_TRAINING, "Split", "Shares of training, validation and test.", pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?){2}$")
-    save_interval: int = _field(_TRAINING, "Save every", "Iterations; a crash loses at most that many.", ge=1)
+    save_interval: int | None = _field(
+        _TRAINING, "Save every", "Iterations; a crash loses at most that many. Empty: once, at the end.", ge=1
+    )
+    keep_last: int | None = _field(_TRAINING, "Keep", "Last checkpoints of a training; empty for all.", ge=1, default=None)
+    step_seconds: float | None = _field(
+        _TRAINING, "Seconds per iteration", "As measured before; the plan reckons the run's time from it.", gt=0, default=None
+    )
     log_interval: int = _field(_TRAINING, "Log every", "Iterations.", ge=1)
 
     lora_r: int = _field(_LORA, "Rank", "", ge=1)
     lora_alpha: int = _field(_LORA, "Alpha", "The update is scaled by alpha / rank.", ge=1)
-    lora_target_modules: tuple[TargetModule, ...] = _field(_LORA, "Target modules", "", min_length=1)
+    lora_target_modules: TargetModules = _field(_LORA, "Target modules", "", min_length=1)
 
     max_new_tokens: int = _field(_CHECKS, "New tokens", "Of the generation check.", ge=1)
     max_eval_samples: int | None = _field(_CHECKS, "Questions per subject", "At most; empty for all.", ge=1, default=None)
@@ -88,7 +129,7 @@ class RunConfig(BaseModel):
     fidelity: Fidelity = _field(
         _MINDSPEED, "Fidelity", "runbook: its commands as they stand; mended: without their known faults.", default="mended"
     )
-    hosts: tuple[str, ...] = _field(_MINDSPEED, "Hosts", "Addresses of the nodes, the master first; empty: this host alone.", default=())
+    hosts: Hosts = _field(_MINDSPEED, "Hosts", "Addresses of the nodes, the master first; empty: this host alone.", default=())
     no_shared_storage: bool = _field(_MINDSPEED, "No shared storage", "Nodes see different disks below the same paths.", default=False)
     master_port: int = _field(_MINDSPEED, "Master port", "Free on the master; outside HCCL's ports.", ge=1, le=65535, default=6015)
     hccl_if_base_port: int | None = _field(
@@ -105,6 +146,7 @@ class RunConfig(BaseModel):
     socket_ifname: str | None = _field(
         _MINDSPEED, "Network interface", "Of the host, for HCCL and gloo; needed on several nodes.", default=None
     )
+    tensorboard_port: int = _field(_MINDSPEED, "TensorBoard's port", "Inside the container.", ge=1, le=65535, default=3000)
     pytorch_npu_alloc_conf: str | None = _field(_MINDSPEED, "NPU allocator", "PYTORCH_NPU_ALLOC_CONF.", default="expandable_segments:True")
 
 
@@ -120,8 +162,12 @@ class FormField:
     description: str
 
 
-def form_fields(*, recipes: dict[str, RunConfig], default_recipe: str) -> list[FormField]:
-    """The form: ``recipe`` first, every other field optional and overriding it."""
+def form_fields(*, recipes: Mapping[str, RunConfig], default_recipe: str, shown: Sequence[str]) -> list[FormField]:
+    """The form: ``recipe`` first, every other field optional and overriding it.
+
+    Args:
+        shown: recipes whose values the descriptions tell.
+    """
     properties = RunConfig.model_json_schema()["properties"]
     fields = []
     for name, whole in properties.items():
@@ -131,7 +177,7 @@ def form_fields(*, recipes: dict[str, RunConfig], default_recipe: str) -> list[F
             description, default = whole["description"], default_recipe
         else:
             schema = _nullable(schema)
-            values = "; ".join(f"{recipe}: {_show(getattr(config, name))}" for recipe, config in sorted(recipes.items()))
+            values = "; ".join(f"{recipe}: {_show(getattr(recipes[recipe], name))}" for recipe in shown)
             description, default = f"{whole['description']} Empty for the recipe's value ({values}).".strip(), None
         fields.append(
             FormField(name=name, schema=schema, default=default, title=whole["title"], section=whole["section"], description=description)

@@ -36,7 +36,7 @@ from qwen3_ops.flags import Flags, get_flag, replace_flag
 from qwen3_ops.native.checkpoint.tracker import TRACKER
 from qwen3_ops.plan import Plan, StagePlan, load_plan
 from qwen3_ops.stages import STAGES
-from qwen3_ops.stages.training import resume
+from qwen3_ops.stages.resume import resume
 from qwen3_ops.verbs import VERBS, Context, Outcome, Verb
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qwen3_ops.artifacts import sha256_file, sha256_text
+from qwen3_ops.native.checkpoint.tracker import TRACKER
 
 _WHOLE = 64 * 1024 * 1024  # bytes; larger files are not read whole while a run is planned
 _HEAD = 1024 * 1024
@@ -55,6 +56,11 @@ def tasks_fingerprint(test_folder: Path) -> str:
     """MMLU's questions and, beside them, the examples of ``dev``."""
     root = test_folder.parent
     return fingerprint(sorted([*test_folder.glob("*.csv"), *(root / "dev").glob("*.csv")]), base=root)
+
+
+def checkpoint_fingerprint(folder: Path) -> str:
+    """A Megatron checkpoint: its tracker and every rank's files of the iteration that it names."""
+    return fingerprint(sorted([folder / TRACKER, *folder.glob("*/mp_rank_*/*")]), base=folder)
 
 
 def _digest(path: Path) -> str:

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from qwen3_ops.command import Command
 from qwen3_ops.config import RunConfig
-from qwen3_ops.verbs import Verb
+from qwen3_ops.stages.rendering import Rendered
 
 
-def commands(run: RunConfig, verb: Verb, argv: Sequence[str]) -> list[Command]:
-    """What the mindspeed engine starts for one stage."""
-    if verb.on_devices:
-        return on_devices(run, script=verb.script, argv=argv, env=device_env(run))
-    return on_host(run, script=verb.script, argv=argv, env={"CUDA_DEVICE_MAX_CONNECTIONS": "1"})
+def commands(run: RunConfig, rendered: Rendered) -> list[Command]:
+    """What the mindspeed engine starts for one stage, the master's first."""
+    program = rendered.script.program
+    if program in ("posttrain_gpt.py", "pretrain_gpt.py", "inference.py", "evaluation.py"):
+        return [_torchrun(run, program, rendered.argv, rank) for rank in range(run.nnodes)]
+    launcher = ["python", program] if program.endswith(".py") else [program]
+    return [Command(env=dict(rendered.script.env), cwd=run.mindspeed_dir, argv=[*launcher, *rendered.argv])]
 
 
-def on_host(run: RunConfig, *, script: str, argv: Sequence[str], env: Mapping[str, str]) -> list[Command]:
-    """One process that needs no device: conversion and data preparation."""
-    return [Command(env=dict(env), cwd=run.mindspeed_dir, argv=["python", script, *argv])]
+def _torchrun(run: RunConfig, program: str, argv: Sequence[str], rank: int) -> Command:
+    """``hosts[0]`` is the master, a host's place in the list its rank; the ranks differ in nothing else."""
+    return Command(
+        env=_device_env(run),
+        cwd=run.mindspeed_dir,
+        argv=[
+            "torchrun",
+            *("--nproc_per_node", str(run.nproc_per_node)),
+            *("--nnodes", str(run.nnodes)),
+            *("--node_rank", str(rank)),
+            *("--master_addr", run.hosts[0] if run.hosts else "localhost"),
+            *("--master_port", str(run.master_port)),
+            program,
+            *argv,
+        ],
+    )
 
 
-def on_devices(run: RunConfig, *, script: str, argv: Sequence[str], env: Mapping[str, str]) -> list[Command]:
-    """``torchrun`` on every node: ``hosts[0]`` is the master, a host's place in the list its rank."""
-    master = run.hosts[0] if run.hosts else "localhost"
-    return [
-        Command(
-            env=dict(env),
-            cwd=run.mindspeed_dir,
-            argv=[
-                "torchrun",
-                *("--nproc_per_node", str(run.nproc_per_node)),
-                *("--nnodes", str(run.nnodes)),
-                *("--node_rank", str(rank)),
-                *("--master_addr", master),
-                *("--master_port", str(run.master_port)),
-                script,
-                *argv,
-            ],
-        )
-        for rank in range(run.nnodes)
-    ]
-
-
-def device_env(run: RunConfig) -> dict[str, str]:
+def _device_env(run: RunConfig) -> dict[str, str]:
     """Variables of a stage on NPUs; sequence parallelism and asynchronous all-reduces need the first."""
     variables = {
         "CUDA_DEVICE_MAX_CONNECTIONS": "1",

@@ -59,8 +59,11 @@ class ModelSpec(BaseModel):
         return self.num_layers * layer + embeddings + self.hidden_size
 
     @classmethod
-    def from_hf(cls, folder: Path, *, model_type: ModelType = "qwen3") -> ModelSpec:
+    def from_hf(cls, folder: Path, *, model_type: ModelType | None = "qwen3") -> ModelSpec:
         """Read ``folder/config.json`` (``torch_dtype`` or ``dtype``, ``rope_theta`` or ``rope_parameters``).
+
+        Args:
+            model_type: that it must be of; None: any that is known.
 
         Raises:
             BadInput: not there, not JSON, a key missing, or another model type.
@@ -69,7 +72,9 @@ class ModelSpec(BaseModel):
         return cls.from_config(read_json(path, what="the model's config.json"), source=path, model_type=model_type)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], *, source: Path, model_type: ModelType = "qwen3") -> ModelSpec:
+    def from_config(cls, config: dict[str, Any], *, source: Path, model_type: ModelType | None = "qwen3") -> ModelSpec:
+        if model_type is None:
+            model_type = "qwen3_moe" if config.get("model_type") == "qwen3_moe" else "qwen3"
         if config.get("model_type") != model_type:
             kind = "dense Qwen3 model" if model_type == "qwen3" else "Qwen3 mixture of experts"
             raise BadInput(
@@ -111,6 +116,13 @@ class ModelSpec(BaseModel):
             raise BadInput("the model's config.json is incomplete", value=what, source=source) from error
         except (ValidationError, TypeError) as error:
             raise BadInput("the model's config.json has a wrong value", value=error, source=source) from error
+
+
+def released(name: str) -> ModelSpec | None:
+    """A released model's shape by the name of its folder (``Qwen3-14B``), for planning where the folder is not; None: no such model."""
+    path = Path(__file__).with_name("released.json")
+    configs = read_json(path, what="the shapes of the released models")
+    return ModelSpec.from_config(configs[name], source=path, model_type=None) if name in configs else None
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:

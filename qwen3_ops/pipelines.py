@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qwen3_ops.recipes import Kind
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageRequest:
@@ -24,15 +26,42 @@ class StageRequest:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
 
+_CONVERT = StageRequest(name="convert_hf_to_mcore", stage="convert_hf_to_mcore")
+_PREPARE = StageRequest(name="prepare_dataset", stage="prepare_dataset")
+_MMLU_BASE = StageRequest(name="mmlu_base", stage="evaluate_mmlu", inputs={"checkpoint": "convert_hf_to_mcore"})
+_TO_TRAIN = {"checkpoint": "convert_hf_to_mcore", "dataset": "prepare_dataset"}
+
 LORA_SFT: tuple[StageRequest, ...] = (
-    StageRequest(name="convert_hf_to_mcore", stage="convert_hf_to_mcore"),
-    StageRequest(name="prepare_dataset", stage="prepare_dataset"),
-    StageRequest(name="mmlu_base", stage="evaluate_mmlu", inputs={"checkpoint": "convert_hf_to_mcore"}),
-    StageRequest(name="train_lora", stage="train_lora", inputs={"checkpoint": "convert_hf_to_mcore", "dataset": "prepare_dataset"}),
+    _CONVERT,
+    _PREPARE,
+    _MMLU_BASE,
+    StageRequest(name="train_lora", stage="train_lora", inputs=_TO_TRAIN),
     StageRequest(name="merge_lora", stage="merge_lora", inputs={"checkpoint": "convert_hf_to_mcore", "adapter": "train_lora"}),
     StageRequest(name="generate", stage="generate", inputs={"checkpoint": "merge_lora"}),
     StageRequest(name="mmlu_tuned", stage="evaluate_mmlu", inputs={"checkpoint": "merge_lora"}),
     StageRequest(name="export_hf", stage="export_lora_to_hf", inputs={"checkpoint": "convert_hf_to_mcore", "adapter": "train_lora"}),
 )
 
-PIPELINES: Mapping[str, tuple[StageRequest, ...]] = {"lora_sft": LORA_SFT}
+FULL_SFT: tuple[StageRequest, ...] = (
+    _CONVERT,
+    _PREPARE,
+    _MMLU_BASE,
+    StageRequest(name="train_full", stage="train_full", inputs=_TO_TRAIN),
+    StageRequest(name="generate", stage="generate", inputs={"checkpoint": "train_full"}),
+    StageRequest(name="mmlu_tuned", stage="evaluate_mmlu", inputs={"checkpoint": "train_full"}),
+    StageRequest(name="export_hf", stage="export_to_hf", inputs={"checkpoint": "train_full"}),
+)
+
+PRETRAIN: tuple[StageRequest, ...] = (
+    _CONVERT,
+    _PREPARE,
+    _MMLU_BASE,
+    StageRequest(name="pretrain", stage="pretrain", inputs=_TO_TRAIN),
+    StageRequest(name="generate", stage="generate", inputs={"checkpoint": "pretrain"}),
+    StageRequest(name="mmlu_trained", stage="evaluate_mmlu", inputs={"checkpoint": "pretrain"}),
+    StageRequest(name="export_hf", stage="export_to_hf", inputs={"checkpoint": "pretrain"}),
+)
+
+PIPELINES: Mapping[str, tuple[StageRequest, ...]] = {"lora_sft": LORA_SFT, "full_sft": FULL_SFT, "pretrain": PRETRAIN}
+KINDS: Mapping[str, Kind] = {"lora_sft": "lora", "full_sft": "full", "pretrain": "pretrain"}
+"""Pipeline -> kind of training, which chooses the recipe where none is named."""

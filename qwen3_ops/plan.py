@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,20 @@ from qwen3_ops.command import Command
 from qwen3_ops.config import RunConfig
 from qwen3_ops.errors import BadInput
 from qwen3_ops.findings import Finding, PlanRefused
-from qwen3_ops.fingerprint import model_fingerprint, source_fingerprint, tasks_fingerprint, tokenizer_fingerprint
+from qwen3_ops.fingerprint import checkpoint_fingerprint, model_fingerprint, source_fingerprint, tasks_fingerprint, tokenizer_fingerprint
 from qwen3_ops.launch import commands
 from qwen3_ops.model import ModelSpec
+from qwen3_ops.numbers import canonical
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.request import resolve
 from qwen3_ops.stages import STAGES, Stage
 from qwen3_ops.stages.paths import Paths
+from qwen3_ops.stages.rendering import Mend
+from qwen3_ops.stages.rendering import render as render_script
+from qwen3_ops.stages.script import Site
 from qwen3_ops.verbs import VERBS
 
-_VOLATILE = {"--workers", "--log-interval", "--save-interval", "--tensorboard-dir", "--tokenizer-model"}
+_VOLATILE = {"--workers", "--log-interval", "--save-interval", "--tensorboard-dir", "--tokenizer-model", "--keep-last"}
 """Flags with one value that do not change what a stage makes."""
 
 
@@ -48,12 +53,17 @@ class StagePlan(BaseModel):
     verb: str
     engine: str
     argv: list[str]
+    mends: list[Mend] = []
+    """In which flags it differs from the runbook's on purpose, and why."""
     key: str
     inputs: dict[str, InputRef]
     output: str
     kind: Kind
     reused: bool
     """Whether the artifact stood already when the plan was made."""
+    scaffold: str | None = None
+    """Hugging Face folder that the mindspeed engine links into the output before the start, and out of it afterwards:
+    2.1.0 reads the base model in the folder whose subfolder ``mg2hf`` it writes."""
     commands: list[Command] = []
     """What the mindspeed engine starts, one command a node, the master's first; empty for the native engine, which takes ``argv``."""
 
@@ -113,11 +123,11 @@ def check(config: RunConfig, *, skip: set[str]) -> tuple[ModelSpec | None, list[
     findings: list[Finding] = []
     model = None
     try:
-        model = None if "model_dir" in skip else ModelSpec.from_hf(Path(config.model_dir))
+        model = None if "model_dir" in skip else ModelSpec.from_hf(Path(config.model_dir), model_type=None)
     except BadInput as error:
         findings.append(
             Finding(
-                rule="model_dir must hold a dense Qwen3 model",
+                rule="model_dir must hold a Qwen3 model",
                 fields=("model_dir",),
                 values=str(error),
                 consequence="no stage can be rendered",
@@ -138,21 +148,23 @@ def render(config: RunConfig, model: ModelSpec, requests: Sequence[StageRequest]
         stage = _stage(request, done)
         made = {name: done[producer] for name, producer in request.inputs.items()}
         identity = Paths(**outside, output="output", inputs={name: producer.key for name, producer in made.items()})
-        key = _key(stage, stage.render(config, model, identity))
+        script, verb = stage.script_of(config), VERBS[stage.verb]
+        engine = config.engine if verb.on_devices else config.cpu_engine
+        site = Site(run=config, model=model, paths=identity)
+        key = _key(stage, render_script(script, site, engine="native").argv, engine=config.engine if verb.on_devices else None)
         output = Path(config.output_root) / "artifacts" / request.stage / key
         paths = Paths(
             model=config.model_dir,
             tokenizer=config.model_dir,
             source=config.input,
             tasks=config.task_data_path,
+            load=config.load,
             output=str(output),
             inputs={name: producer.output for name, producer in made.items()},
         )
-        argv = stage.render(config, model, paths)
-        verb = VERBS[stage.verb]
-        engine = config.engine if verb.on_devices else config.cpu_engine
+        rendered = render_script(script, replace(site, paths=paths), engine=engine)
         if engine == "native":
-            verb.flags().parse(argv)
+            verb.flags().parse(rendered.argv)
         done[request.name] = StagePlan(
             name=request.name,
             stage=request.stage,
@@ -160,13 +172,15 @@ def render(config: RunConfig, model: ModelSpec, requests: Sequence[StageRequest]
             section=stage.section,
             verb=stage.verb,
             engine=engine,
-            argv=argv,
+            argv=rendered.argv,
+            mends=list(rendered.mends),
             key=key,
             inputs={name: InputRef(path=producer.output, key=producer.key) for name, producer in made.items()},
             output=str(output),
             kind=stage.kind,
             reused=(output / MANIFEST).is_file(),
-            commands=commands(config, verb, argv) if engine == "mindspeed" else [],
+            scaffold=config.model_dir if engine == "mindspeed" and rendered.script.scaffold else None,
+            commands=commands(config, rendered) if engine == "mindspeed" else [],
         )
     return list(done.values())
 
@@ -219,9 +233,11 @@ def _fingerprints(config: RunConfig) -> dict[str, str]:
         "tokenizer": tokenizer_fingerprint(Path(config.model_dir)),
         "source": source_fingerprint(Path(config.input)),
         "tasks": tasks_fingerprint(Path(config.task_data_path)),
+        **({"load": checkpoint_fingerprint(Path(config.load))} if config.load else {}),
     }
 
 
-def _key(stage: Stage, argv: Sequence[str]) -> str:
-    lasting = [token for at, token in enumerate(argv) if token not in _VOLATILE and (at == 0 or argv[at - 1] not in _VOLATILE)]
-    return sha256_text(json.dumps([stage.verb, stage.version, lasting]))[:16]
+def _key(stage: Stage, argv: Sequence[str], *, engine: str | None) -> str:
+    """``engine``: where another engine computes another result (training), or answers on other hardware."""
+    lasting = [canonical(token) for at, token in enumerate(argv) if token not in _VOLATILE and (at == 0 or argv[at - 1] not in _VOLATILE)]
+    return sha256_text(json.dumps([stage.verb, stage.version, engine, lasting]))[:16]

@@ -25,9 +25,14 @@ def resolve(request: Mapping[str, Any]) -> tuple[RunConfig, list[Finding]]:
     if name not in RECIPES:
         findings.append(_unknown_recipe(name))
         name = DEFAULT_RECIPE
-    base = RECIPES[name]().model_dump()
-    given = {key: value for key, value in request.items() if value is not None and key != "recipe"}
-    findings += [_unknown_key(key, value) for key, value in given.items() if key not in base]
+    config, more = override(RECIPES[name](), {key: value for key, value in request.items() if value is not None and key != "recipe"})
+    return config, findings + more
+
+
+def override(config: RunConfig, given: Mapping[str, Any]) -> tuple[RunConfig, list[Finding]]:
+    """``config`` with the values of ``given``; where one is wrong, its own and a finding."""
+    base = config.model_dump()
+    findings = [_unknown_key(key, value) for key, value in given.items() if key not in base]
     values = {**base, **{key: value for key, value in given.items() if key in base}}
     try:
         return RunConfig.model_validate(values), findings

@@ -146,7 +146,7 @@ def learning_rates_ordered(run: RunConfig) -> Iterator[Finding]:
 
 @rule("save_interval", "train_iters")
 def something_to_resume(run: RunConfig) -> Iterator[Finding]:
-    if run.save_interval >= run.train_iters:
+    if run.save_interval is not None and run.save_interval >= run.train_iters:
         yield Finding(
             rule="save_interval should be smaller than train_iters",
             fields=("save_interval",),

@@ -37,7 +37,7 @@ def start_session(home: Path, twin: Path, **more: str) -> str:
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "QWEN3_OPS_TWIN_DIR": str(twin),
-            "QWEN3_AIRFLOW_RECIPE": "tiny",
+            "QWEN3_AIRFLOW_MODEL": "tiny",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # standalone starts `airflow`
             SESSION_VARIABLE: session,
             **more,

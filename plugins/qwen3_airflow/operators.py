@@ -195,6 +195,24 @@ class TrainLora(StageOperator):
         super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "dataset": dataset}, **kwargs)
 
 
+class TrainFull(StageOperator):
+    """Fine-tuning of all weights of an mcore checkpoint."""
+
+    stage = "train_full"
+
+    def __init__(self, *, checkpoint: Any, dataset: Any, task_id: str = "train_full", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "dataset": dataset}, **kwargs)
+
+
+class Pretrain(StageOperator):
+    """Pre-training of an mcore checkpoint on plain text."""
+
+    stage = "pretrain"
+
+    def __init__(self, *, checkpoint: Any, dataset: Any, task_id: str = "pretrain", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "dataset": dataset}, **kwargs)
+
+
 class MergeLora(StageOperator):
     """Base checkpoint and adapter to one mcore checkpoint."""
 
@@ -202,6 +220,15 @@ class MergeLora(StageOperator):
 
     def __init__(self, *, checkpoint: Any, adapter: Any, task_id: str = "merge_lora", **kwargs: Any) -> None:
         super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "adapter": adapter}, **kwargs)
+
+
+class ExportHf(StageOperator):
+    """Mcore checkpoint to a Hugging Face folder."""
+
+    stage = "export_to_hf"
+
+    def __init__(self, *, checkpoint: Any, task_id: str = "export_hf", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint}, **kwargs)
 
 
 class ExportLoraToHf(StageOperator):

@@ -7,17 +7,23 @@ import os
 from airflow.sdk import Param
 
 from qwen3_ops.config import form_fields
-from qwen3_ops.recipes import DEFAULT_RECIPE, RECIPES
+from qwen3_ops.recipes import RECIPES, Kind, name_of
 
-RECIPE_VARIABLE = "QWEN3_AIRFLOW_RECIPE"
-"""Environment variable with the recipe that forms start from; ``make ui`` sets it to the twin's."""
+MODEL_VARIABLE = "QWEN3_AIRFLOW_MODEL"
+"""Environment variable with the model size that forms start from; ``make ui`` sets it to ``tiny``."""
 
 
-def form_params() -> dict[str, Param]:
-    """``recipe`` and, each optional, every value that may override the recipe's."""
+def form_params(kind: Kind = "lora") -> dict[str, Param]:
+    """``recipe`` and, each optional, every value that may override the recipe's.
+
+    Args:
+        kind: of the pipeline's training; its recipes' values are shown.
+    """
+    size = os.environ.get(MODEL_VARIABLE, "14B")
     fields = form_fields(
         recipes={name: recipe() for name, recipe in RECIPES.items()},
-        default_recipe=os.environ.get(RECIPE_VARIABLE, DEFAULT_RECIPE),
+        default_recipe=name_of(size, kind),
+        shown=(name_of("14B", kind), name_of("tiny", kind)),
     )
     return {
         field.name: Param(field.default, description=field.description, title=field.title, section=field.section, **field.schema)

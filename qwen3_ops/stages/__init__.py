@@ -1,6 +1,6 @@
-"""Stages: RunConfig and ModelSpec in, the argv of one verb in the runbook's language out.
+"""Stages: which script renders each, who interprets it, what goes in and what comes out.
 
-A rendering is pure: no I/O and no torch. It is called with real paths to get the command,
+A rendering is pure: no I/O and no torch. It is made with real paths to get the command,
 and with fingerprints in the place of paths to get the request's identity (``plan.py``).
 """
 
@@ -11,14 +11,9 @@ from dataclasses import dataclass
 
 from qwen3_ops.artifacts import Kind
 from qwen3_ops.config import RunConfig
-from qwen3_ops.model import ModelSpec
-from qwen3_ops.stages.checkpoint import convert_hf_to_mcore, export_lora_to_hf, merge_lora
-from qwen3_ops.stages.dataset import prepare_dataset
-from qwen3_ops.stages.evaluation import evaluate_mmlu, generate
-from qwen3_ops.stages.paths import Paths
-from qwen3_ops.stages.training import train_lora
-
-Render = Callable[[RunConfig, ModelSpec, Paths], list[str]]
+from qwen3_ops.stages import scripts
+from qwen3_ops.stages.blanks import is_pretraining
+from qwen3_ops.stages.script import Script
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +23,7 @@ class Stage:
     Attributes:
         verb: the ``qwen3-ops`` command that interprets the argv.
         section: of the runbook.
+        script: of MindSpeed-LLM, or the choice of one by the run.
         inputs: input name -> kinds of artifact it may be.
         kind: of the artifact made.
         version: raised when the same argv gives another result than before.
@@ -36,10 +32,13 @@ class Stage:
     verb: str
     section: str
     title: str
-    render: Render
+    script: Script | Callable[[RunConfig], Script]
     inputs: Mapping[str, tuple[Kind, ...]]
     kind: Kind
     version: int = 1
+
+    def script_of(self, run: RunConfig) -> Script:
+        return self.script if isinstance(self.script, Script) else self.script(run)
 
 
 STAGES: Mapping[str, Stage] = {
@@ -47,7 +46,7 @@ STAGES: Mapping[str, Stage] = {
         verb="convert-ckpt",
         section="3.1",
         title="Convert the weights, Hugging Face to Megatron",
-        render=convert_hf_to_mcore,
+        script=lambda run: scripts.RESHARD if run.load else scripts.CONVERT_HF_TO_MCORE,
         inputs={},
         kind="mcore_checkpoint",
     ),
@@ -55,47 +54,71 @@ STAGES: Mapping[str, Stage] = {
         verb="preprocess-data",
         section="4.1.2",
         title="Prepare the training data",
-        render=prepare_dataset,
+        script=lambda run: scripts.PREPARE_PRETRAINING if is_pretraining(run) else scripts.PREPARE_DATASET,
         inputs={},
         kind="dataset",
+    ),
+    "train_full": Stage(
+        verb="train",
+        section="4.3",
+        title="Train all weights",
+        script=scripts.TRAIN_FULL,
+        inputs={"checkpoint": ("mcore_checkpoint",), "dataset": ("dataset",)},
+        kind="mcore_checkpoint",
     ),
     "train_lora": Stage(
         verb="train",
         section="5.2",
         title="Train LoRA",
-        render=train_lora,
+        script=scripts.TRAIN_LORA,
         inputs={"checkpoint": ("mcore_checkpoint",), "dataset": ("dataset",)},
         kind="lora_checkpoint",
+    ),
+    "pretrain": Stage(
+        verb="train",
+        section="6.2",
+        title="Pre-train",
+        script=scripts.PRETRAIN,
+        inputs={"checkpoint": ("mcore_checkpoint",), "dataset": ("dataset",)},
+        kind="mcore_checkpoint",
     ),
     "merge_lora": Stage(
         verb="convert-ckpt",
         section="5.3",
         title="Merge LoRA into the Megatron weights",
-        render=merge_lora,
+        script=scripts.MERGE_LORA,
         inputs={"checkpoint": ("mcore_checkpoint",), "adapter": ("lora_checkpoint",)},
         kind="mcore_checkpoint",
+    ),
+    "export_to_hf": Stage(
+        verb="convert-ckpt",
+        section="3.2",
+        title="Export to Hugging Face",
+        script=scripts.EXPORT_TO_HF,
+        inputs={"checkpoint": ("mcore_checkpoint",)},
+        kind="hf_model",
     ),
     "export_lora_to_hf": Stage(
         verb="convert-ckpt",
         section="5.4",
         title="Merge LoRA and export to Hugging Face",
-        render=export_lora_to_hf,
+        script=scripts.EXPORT_LORA_TO_HF,
         inputs={"checkpoint": ("mcore_checkpoint",), "adapter": ("lora_checkpoint",)},
         kind="hf_model",
     ),
     "generate": Stage(
         verb="generate",
-        section="5.5",
+        section="4.4, 5.5",
         title="Check generation",
-        render=generate,
+        script=scripts.GENERATE,
         inputs={"checkpoint": ("mcore_checkpoint",)},
         kind="generation",
     ),
     "evaluate_mmlu": Stage(
         verb="evaluate",
-        section="5.6",
+        section="4.5, 5.6",
         title="Evaluate MMLU",
-        render=evaluate_mmlu,
+        script=scripts.EVALUATE_MMLU,
         inputs={"checkpoint": ("mcore_checkpoint",)},
         kind="evaluation",
     ),

@@ -16,7 +16,9 @@ class Paths:
         source: raw data file or folder.
         tasks: folder of MMLU's CSV files.
         output: folder of the artifact.
+        load: Megatron checkpoint that was given in the place of the model's weights.
         inputs: outputs of earlier stages by input name.
+        dataset_name: of a data set's files; None for the format's name.
     """
 
     model: str
@@ -24,4 +26,6 @@ class Paths:
     source: str
     tasks: str
     output: str
+    load: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
+    dataset_name: str | None = None

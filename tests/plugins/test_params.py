@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from airflow.sdk.exceptions import ParamValidationError
 
-from qwen3_airflow.params import RECIPE_VARIABLE, form_params
+from qwen3_airflow.params import MODEL_VARIABLE, form_params
 from qwen3_ops.config import RunConfig
 from qwen3_ops.recipes import DEFAULT_RECIPE, RECIPES
 
@@ -38,5 +38,5 @@ def test_the_form_refuses_wrong_values(name, value):
 
 
 def test_the_recipe_a_form_starts_from_can_be_chosen(monkeypatch):
-    monkeypatch.setenv(RECIPE_VARIABLE, "tiny")
+    monkeypatch.setenv(MODEL_VARIABLE, "tiny")
     assert form_params()["recipe"].resolve() == "tiny"

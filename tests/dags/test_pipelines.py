@@ -8,20 +8,31 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 
 from qwen3_airflow.operators import PlanOperator, stage_requests
-from qwen3_ops.pipelines import LORA_SFT
+from qwen3_ops.pipelines import KINDS, PIPELINES
+from qwen3_ops.recipes import name_of
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 
 @pytest.fixture(scope="module")
-def dag():
+def bag():
     bag = DagBag(dag_folder=str(DAGS))
     assert bag.import_errors == {}
-    return bag.dags["qwen3_lora_sft"]
+    return bag
 
 
-def test_the_file_says_the_same_as_the_pipeline(dag):
-    assert stage_requests(dag) == LORA_SFT
+@pytest.fixture(params=PIPELINES)
+def pipeline(request):
+    return request.param
+
+
+@pytest.fixture
+def dag(bag, pipeline):
+    return bag.dags[f"qwen3_{pipeline}"]
+
+
+def test_the_file_says_the_same_as_the_pipeline(dag, pipeline):
+    assert stage_requests(dag) == PIPELINES[pipeline]
 
 
 def test_the_plan_comes_before_everything(dag):
@@ -30,13 +41,17 @@ def test_the_plan_comes_before_everything(dag):
     assert plan.get_flat_relative_ids(upstream=False) == {task.task_id for task in dag.tasks} - {"plan"}
 
 
-def test_edges_are_the_dataflow(dag):
-    expected = {request.name: set(request.inputs.values()) or {"plan"} for request in LORA_SFT}
+def test_edges_are_the_dataflow(dag, pipeline):
+    expected = {request.name: set(request.inputs.values()) or {"plan"} for request in PIPELINES[pipeline]}
     assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {"plan": set(), **expected}
 
 
-def test_stages_are_tried_again_and_the_plan_is_not(dag):
-    assert {task.task_id: task.retries for task in dag.tasks} == {"plan": 0, **{request.name: 2 for request in LORA_SFT}}
+def test_stages_are_tried_again_and_the_plan_is_not(dag, pipeline):
+    assert {task.task_id: task.retries for task in dag.tasks} == {"plan": 0, **{request.name: 2 for request in PIPELINES[pipeline]}}
+
+
+def test_the_form_starts_from_a_recipe_of_its_kind(dag, pipeline):
+    assert dag.params["recipe"] == name_of("14B", KINDS[pipeline])
 
 
 def test_it_runs_only_when_asked(dag):
