@@ -23,9 +23,10 @@ demo: $(MADE) ## run the whole pipeline on the tiny twin through Airflow, show w
 ui: $(MADE) ## open Airflow on this machine, the twin's values in the form; Ctrl-C ends it
 	@$(BIN)/python scripts/ui.py $(if $(PORT),--port $(PORT))
 
-test: $(MADE) ## run every test: unit tests side by side, then a real Airflow
+test: $(MADE) ## run every test: unit tests side by side, then a real Docker Engine, then a real Airflow
 	@failed=0; \
-	$(BIN)/python -m pytest -q -rs -n auto -m "not e2e" || failed=1; \
+	$(BIN)/python -m pytest -q -rs -n auto -m "not e2e and not docker" || failed=1; \
+	$(BIN)/python -m pytest -q -rs -m docker || failed=1; \
 	$(BIN)/python -m pytest -q -rs -m e2e || failed=1; \
 	exit $$failed
 

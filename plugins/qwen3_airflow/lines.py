@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
+from typing import Any
 
 
 class Lines:
@@ -25,3 +27,10 @@ class Lines:
 
 def _last_state(line: str) -> str:
     return line.rstrip("\r").rsplit("\r", 1)[-1]
+
+
+def tell(log: Any, lines: list[str]) -> None:
+    """A job's lines as the task's own, its warnings and errors as warnings."""
+    for line in lines:
+        say: Callable[..., None] = log.warning if line.startswith(("warning: ", "error: ")) else log.info
+        say(line)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from qwen3_airflow.lines import Lines
-from qwen3_airflow.outcome import raise_unless_done
+from qwen3_airflow.jobs import JobOperator, labels_of
 from qwen3_airflow.runtimes import get_runtime
-from qwen3_airflow.runtimes.base import Ended, Handle, Job, Runtime
+from qwen3_airflow.runtimes.base import Job, Runtime
 from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.errors import BadInput
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.plan import load_plan, make_plan, save_plan
+from qwen3_ops.verbs import VERBS
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, Context
@@ -71,16 +68,11 @@ def name_of_run(dag_run: Any) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', whole)}-{digest}"
 
 
-class StageOperator(BaseOperator):
-    """Starts one stage of the plan, or finds it running, and follows it to its end.
-
-    The stage's process belongs to no worker: when the worker dies it goes on, and the next
-    try follows it instead of starting another.
+class StageOperator(JobOperator):
+    """One stage of the plan as a job of the plan's runtime.
 
     Args:
         inputs: name of an input -> ``.output`` of the stage that makes it.
-        stop_grace: how long a stopped stage may take to save before it is killed.
-        poll_interval: seconds between two looks at the log.
 
     Returns:
         Reference to the artifact: ``path``, ``key``, ``kind``, ``metrics``.
@@ -89,76 +81,38 @@ class StageOperator(BaseOperator):
     stage: ClassVar[str]
     template_fields: Sequence[str] = ("inputs",)
 
-    def __init__(
-        self,
-        *,
-        inputs: Mapping[str, Any] | None = None,
-        plan_task_id: str = "plan",
-        stop_grace: timedelta = timedelta(minutes=5),
-        poll_interval: float = 0.25,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, inputs: Mapping[str, Any] | None = None, plan_task_id: str = "plan", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.inputs = dict(inputs or {})
         self.plan_task_id = plan_task_id
-        self.stop_grace = stop_grace
-        self.poll_interval = poll_interval
-        self._running: tuple[Runtime, Handle] | None = None
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def launch(self, context: Context) -> tuple[Runtime, Job]:
         path = self._plan_path(context)
         plan = load_plan(path)
+        run = plan.config
+        runtime = get_runtime(run.runtime, ascend_conn_id=self.ascend_conn_id)
+        on_devices = VERBS[plan.stage(self.task_id).verb].on_devices
         job = Job(
             folder=plan.stage_dir(self.task_id),
-            argv=(sys.executable, "-m", "qwen3_ops", "run-stage", str(path), self.task_id),
+            argv=(runtime.python, "-m", "qwen3_ops", "run-stage", str(path), self.task_id),
+            labels=labels_of(context),
+            reads=tuple(Path(given) for given in (run.model_dir, run.input, run.task_data_path)),
+            writes=(Path(run.output_root),),
+            npus=run.nproc_per_node if on_devices else 0,
+            multi_node=on_devices and run.nnodes > 1,
+            stop_grace=self.stop_grace.total_seconds(),
         )
-        runtime = get_runtime(plan.config.runtime)
-        handle = self._attach(runtime, job) or runtime.submit(job)
-        raise_unless_done(self._follow(runtime, handle))
-        return _reference(Path(plan.stage(self.task_id).output))
+        return runtime, job
 
-    def on_kill(self) -> None:
-        """Ask the stage to save and end. Its last lines are still followed while the worker lets us."""
-        if self._running is not None:
-            runtime, handle = self._running
-            self.log.warning("Stopping %s, which has %s to save its work", handle.id, self.stop_grace)
-            runtime.stop(handle, grace=self.stop_grace.total_seconds())
+    def result(self, context: Context) -> dict[str, Any]:
+        plan = load_plan(self._plan_path(context))
+        return _reference(Path(plan.stage(self.task_id).output))
 
     def _plan_path(self, context: Context) -> Path:
         reference = context["ti"].xcom_pull(task_ids=self.plan_task_id)
         if reference is None:
             raise AirflowFailException(f"no plan: clear the task {self.plan_task_id!r} first")
         return Path(reference["plan"])
-
-    def _attach(self, runtime: Runtime, job: Job) -> Handle | None:
-        """The job's process that an earlier try left behind; one that is being stopped is waited for first."""
-        handle = runtime.find(job)
-        if handle is not None and handle.stopping:
-            self.log.info("Waiting for %s, which an earlier try told to stop", handle.id)
-            self._follow(runtime, handle)
-            return None
-        if handle is not None:
-            self.log.info("Following %s, which an earlier try started", handle.id)
-        return handle
-
-    def _follow(self, runtime: Runtime, handle: Handle) -> Ended:
-        self._running = (runtime, handle)
-        lines, offset = Lines(), handle.log_start
-        while True:
-            ended = runtime.poll(handle)  # before reading: the log is whole once the process has ended
-            while piece := runtime.logs(handle, offset):
-                offset += len(piece)
-                self._tell(lines.feed(piece))
-            if ended is not None:
-                self._tell(lines.finish())
-                self._running = None
-                return ended
-            time.sleep(self.poll_interval)
-
-    def _tell(self, lines: list[str]) -> None:
-        for line in lines:
-            tell = self.log.warning if line.startswith(("warning: ", "error: ")) else self.log.info
-            tell(line)
 
 
 def _reference(folder: Path) -> dict[str, Any]:

@@ -21,9 +21,13 @@ def raise_unless_done(ended: Ended) -> None:
     if code == ExitCode.DONE:
         return
     message = ended.error or _describe(code)
-    if code in set(ExitCode) and not ExitCode(code).retryable:
-        raise AirflowFailException(message)
-    raise AirflowException(message)
+    raise AirflowException(message) if may_pass(ended) else AirflowFailException(message)
+
+
+def may_pass(ended: Ended) -> bool:
+    """Whether a process that ended like this is worth another start."""
+    code = ended.exit_code
+    return code not in set(ExitCode) or ExitCode(code).retryable
 
 
 def _describe(code: int | None) -> str:

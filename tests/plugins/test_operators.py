@@ -23,15 +23,20 @@ from qwen3_airflow.operators import (
 from qwen3_airflow.runtimes.base import Ended, Handle, Job
 from qwen3_ops.errors import BadInput, ExitCode
 from qwen3_ops.pipelines import StageRequest
+from qwen3_ops.recipes import tiny
 
 
 class FakeRuntime:
     """Plays back a process: pieces of log, one a look, then its end."""
 
+    deferrable = False
+    python = "/usr/bin/python3"
+
     def __init__(self, *, pieces: tuple[bytes, ...] = (), ended: Ended = Ended(exit_code=0), standing: Handle | None = None) -> None:
         self.pieces, self.ended, self.standing = list(pieces), ended, standing
         self.submitted: list[Job] = []
         self.stopped: list[tuple[Handle, float]] = []
+        self.removed: list[Handle] = []
         self._log = b""
         self.on_poll = lambda: None
 
@@ -55,10 +60,23 @@ class FakeRuntime:
     def stop(self, handle: Handle, *, grace: float) -> None:
         self.stopped.append((handle, grace))
 
+    def remove(self, handle: Handle) -> None:
+        self.removed.append(handle)
+
 
 class Ti:
+    dag_id, run_id, task_id, map_index, try_number = "d", "r", "t", -1, 1
+    stats_tags: dict[str, str] = {}
+
     def xcom_pull(self, *, task_ids: str):
         return {"plan": "/runs/r/plan.json"} if task_ids == "plan" else None
+
+
+class Store(dict):
+    """As Airflow's task_state_store."""
+
+    def set(self, key: str, value) -> None:
+        self[key] = value
 
 
 @pytest.fixture
@@ -66,10 +84,11 @@ def told(monkeypatch) -> list[tuple[str, str]]:
     """(level, line) of everything an operator logs."""
     lines: list[tuple[str, str]] = []
     log = SimpleNamespace(
+        debug=lambda *said, **fields: None,
         **{
-            level: lambda line, *values, level=level: lines.append((level, line % values if values else line))
+            level: lambda line, *values, level=level, **fields: lines.append((level, line % values if values else line))
             for level in ("info", "warning")
-        }
+        },
     )
     monkeypatch.setattr(operators.StageOperator, "log", log)
     return lines
@@ -79,17 +98,18 @@ def told(monkeypatch) -> list[tuple[str, str]]:
 def run(monkeypatch, tmp_path, told) -> Iterator:
     def run(runtime: FakeRuntime, **kwargs):
         plan = SimpleNamespace(
-            config=SimpleNamespace(runtime="local"),
+            config=tiny(),
             stage_dir=lambda name: tmp_path / "run" / name,
-            stage=lambda name: SimpleNamespace(output=str(tmp_path / "artifact")),
+            stage=lambda name: SimpleNamespace(output=str(tmp_path / "artifact"), verb="preprocess-data"),
         )
         manifest = SimpleNamespace(key="k1", kind="dataset", metrics={"rows": 3})
         monkeypatch.setattr(operators, "load_plan", lambda path: plan)
-        monkeypatch.setattr(operators, "get_runtime", lambda name: runtime)
+        monkeypatch.setattr(operators, "get_runtime", lambda name, *, ascend_conn_id: runtime)
         monkeypatch.setattr(operators, "read_manifest", kwargs.pop("read_manifest", lambda folder: manifest))
         operator = PrepareDataset(poll_interval=0, **kwargs)
+        store = Store()
         execute = operators.StageOperator.execute.__wrapped__  # outside a task runner Airflow's wrapper only complains
-        return operator, lambda: execute(operator, {"ti": Ti()})
+        return operator, lambda: execute(operator, {"ti": Ti(), "task_state_store": store})
 
     return run
 

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from qwen3_airflow.runtimes.base import Runtime
 
+PATIENCE = 900.0
+"""Seconds for which a Docker Engine may be away, as in an upgrade, before a task gives up following."""
 
-def get_runtime(name: str) -> Runtime:
+
+def get_runtime(name: str, *, ascend_conn_id: str, patience: float = PATIENCE) -> Runtime:
     """The runtime that a plan names.
+
+    Args:
+        ascend_conn_id: connection of the host, for containers.
 
     Raises:
         ValueError: there is none of that name.
+        BadInput: the connection describes no host.
     """
     if name == "local":
         from qwen3_airflow.runtimes.local import LocalRuntime
 
         return LocalRuntime()
+    if name == "docker":
+        from qwen3_airflow.ascend.hook import AscendHook
+        from qwen3_airflow.runtimes.docker import DockerRuntime
+        from qwen3_airflow.runtimes.engine import Engine
+
+        hook = AscendHook(ascend_conn_id)
+        return DockerRuntime(Engine(hook.get_conn, address=hook.address(), patience=patience), hook.profile())
     raise ValueError(f"no such runtime: {name!r}")

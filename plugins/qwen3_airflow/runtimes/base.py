@@ -1,16 +1,19 @@
-"""A runtime is five verbs: submit, find, poll, logs, stop."""
+"""A runtime is six verbs: submit, find, poll, logs, stop, remove."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 LOG = "stage.log"
 """What the process printed, raw; attempts follow each other in one file."""
 
 EXIT = "exit.json"
 """How the last attempt ended, written by the stage itself: also known when no one waited for it."""
+
+_CHUNK = 1 << 18  # bytes of log in one piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +23,22 @@ class Job:
     Attributes:
         folder: of its side files; also its identity, because no two stages share one.
         argv: never passes through a shell.
+        labels: who wants it: ``dag``, ``run``, ``task``, ``map_index``, ``try``; for people and for the reaper.
+        reads: folders and files it may read, where it does not see the whole machine.
+        writes: folders it may also write; ``folder`` lies in one of them.
+        npus: how many it needs for itself.
+        multi_node: whether it talks to other machines.
+        stop_grace: seconds it may take to save when it is stopped.
     """
 
     folder: Path
     argv: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+    npus: int = 0
+    multi_node: bool = False
+    stop_grace: float = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +47,29 @@ class Handle:
 
     Attributes:
         job_folder: the job's folder.
-        id: what the runtime calls it; for people.
+        id: what the runtime calls it, for all time.
         log_start: offset in bytes of its first line in ``stage.log``.
         stopping: it was told to stop; its end is not this job's outcome.
+        name: for people.
+        attempt: what ``attempt.json`` calls it, where the runtime writes one.
     """
 
     job_folder: Path
     id: str
     log_start: int
     stopping: bool = False
+    name: str = ""
+    attempt: str = ""
+
+    def __str__(self) -> str:
+        return self.name or self.id
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "job_folder": str(self.job_folder)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Handle:
+        return cls(**{**content, "job_folder": Path(content["job_folder"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +80,51 @@ class Ended:
     error: str | None = None
 
 
+class RuntimeUnavailable(Exception):
+    """Whoever runs the processes does not answer; the processes themselves may well live on."""
+
+
+class NpusBusy(Exception):
+    """Fewer NPUs are free than the job needs; the message says who holds them."""
+
+
 class Runtime(Protocol):
     """Starts processes that outlive whoever started them, and finds them again."""
 
+    deferrable: bool
+    """Whether any machine of the deployment can poll it, not only the worker that submitted."""
+
+    python: str
+    """The Python that has qwen3-ops, where the runtime's processes live."""
+
     def submit(self, job: Job) -> Handle:
-        """Start the job. Call ``find`` first: two processes of one job must never meet."""
+        """Start the job. Call ``find`` first: two processes of one job must never meet.
+
+        Raises:
+            NpusBusy: try again later.
+        """
 
     def find(self, job: Job) -> Handle | None:
-        """The job's process that still runs, whoever started it."""
+        """The job's process, whoever started it: one that runs, or one whose end no one has seen to yet."""
 
     def poll(self, handle: Handle) -> Ended | None:
-        """None while the process runs."""
+        """None while the process runs. Raises RuntimeUnavailable."""
 
     def logs(self, handle: Handle, offset: int) -> bytes:
         """A bounded piece of ``stage.log`` from ``offset``; empty when there is no more yet."""
 
     def stop(self, handle: Handle, *, grace: float) -> None:
         """Ask the process to save and end, force it after ``grace`` seconds. Does not wait."""
+
+    def remove(self, handle: Handle) -> None:
+        """Drop what is kept of an ended process; its files stay."""
+
+
+def read_log(folder: Path, offset: int) -> bytes:
+    """A bounded piece of a job's ``stage.log``; empty when there is none yet."""
+    try:
+        with (folder / LOG).open("rb") as file:
+            file.seek(offset)
+            return file.read(_CHUNK)
+    except FileNotFoundError:
+        return b""

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job
+from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, read_log
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.procfs import Identity, identify, is_session_leader, with_variable
 
@@ -30,12 +30,14 @@ JOB_VARIABLE = "QWEN3_OPS_JOB"
 """Environment variable of every process of a job: the job's folder."""
 
 PROCESS = "process.json"
-_CHUNK = 1 << 18  # bytes of log in one piece
 _PLUGINS = Path(__file__).resolve().parents[2]
 
 
 class LocalRuntime:
     """Implements ``Runtime`` with processes of this machine. Linux only: it reads ``/proc``."""
+
+    deferrable = False
+    python = sys.executable
 
     def __init__(self) -> None:
         self._identities: dict[str, Identity] = {}
@@ -85,9 +87,7 @@ class LocalRuntime:
         return Ended(exit_code=code)
 
     def logs(self, handle: Handle, offset: int) -> bytes:
-        with (handle.job_folder / LOG).open("rb") as file:
-            file.seek(offset)
-            return file.read(_CHUNK)
+        return read_log(handle.job_folder, offset)
 
     def stop(self, handle: Handle, *, grace: float) -> None:
         record = _read_json(handle.job_folder / PROCESS)
@@ -105,6 +105,9 @@ class LocalRuntime:
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_PLUGINS), os.environ.get("PYTHONPATH", "")])},
             start_new_session=True,
         )
+
+    def remove(self, handle: Handle) -> None:
+        """Nothing is kept of an ended process but its files."""
 
     def _remember(self, folder: Path, identity: Identity, *, log_start: int) -> Handle:
         record = {"identity": asdict(identity), "log_start": log_start, "stopping": False}

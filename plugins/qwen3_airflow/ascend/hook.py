@@ -1,0 +1,115 @@
+"""The connection type ``ascend``: where the Docker Engine of a host is and what its containers get."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+from pydantic import ValidationError
+
+from qwen3_airflow.ascend.profile import HostProfile
+from qwen3_airflow.ascend.recipes import DEFAULT_HOST_RECIPE, HOST_RECIPES
+from qwen3_ops.errors import BadInput
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from docker import APIClient
+    from qwen3_airflow.runtimes.engine import EngineAddress
+
+DEFAULT_CONN_ID = "ascend_default"
+DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+
+
+class AscendHook(BaseHook):
+    """A Docker Engine and a host profile.
+
+    The connection's host is the engine's URL (``unix://``, ``tcp://``, ``ssh://``). Its extras:
+
+    - ``recipe``, ``image``, ``data_roots``, ``profile``: the host profile, see :func:`profile_from`;
+    - ``tls_ca_cert``, ``tls_client_cert``, ``tls_client_key``: files, all or none;
+    - ``docker_conn_id``: Airflow's Docker connection that logs in to the image's registry.
+    """
+
+    conn_name_attr = "ascend_conn_id"
+    default_conn_name = DEFAULT_CONN_ID
+    conn_type = "ascend"
+    hook_name = "Ascend host"
+
+    def __init__(self, ascend_conn_id: str = DEFAULT_CONN_ID) -> None:
+        super().__init__()
+        self.ascend_conn_id = ascend_conn_id
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        if self._connection is None:
+            self._connection = self.get_connection(self.ascend_conn_id)
+        return self._connection
+
+    def get_conn(self) -> APIClient:
+        """A new client of the engine, logged in to the registry where the connection names one."""
+        from airflow.providers.docker.hooks.docker import DockerHook
+
+        from qwen3_airflow.runtimes.engine import CALL_TIMEOUT
+
+        address = self.address()
+        return DockerHook(
+            docker_conn_id=self.connection.extra_dejson.get("docker_conn_id") or None,
+            base_url=address.url,
+            tls=DockerHook.construct_tls_config(ca_cert=address.ca_cert, client_cert=address.client_cert, client_key=address.client_key),
+            timeout=CALL_TIMEOUT,
+        ).get_conn()
+
+    def address(self) -> EngineAddress:
+        """Where the engine listens, for processes that have no Airflow."""
+        from qwen3_airflow.runtimes.engine import EngineAddress
+
+        extra = self.connection.extra_dejson
+        files = {name: extra.get(f"tls_{name}") or None for name in ("ca_cert", "client_cert", "client_key")}
+        return EngineAddress(url=_engine_url(self.connection), **files)
+
+    def profile(self) -> HostProfile:
+        """The recipe's profile with the connection's values over it.
+
+        Raises:
+            BadInput: the connection's extras are no profile.
+        """
+        return profile_from(self.connection.extra_dejson, source=f"connection {self.ascend_conn_id}")
+
+
+def _engine_url(connection: Connection) -> str:
+    """The connection's host, whose scheme and port Airflow's URI form keeps apart."""
+    host = connection.host or ""
+    if not host or "://" in host:
+        return host or DEFAULT_ENGINE
+    if host.startswith("/"):
+        return f"unix://{host}"
+    return f"tcp://{host}:{connection.port or 2375}"
+
+
+def profile_from(extra: Mapping[str, Any], *, source: str) -> HostProfile:
+    """The profile that a connection's extras describe.
+
+    Args:
+        extra: ``recipe`` to start from, ``image`` and ``data_roots``, which every site sets, and
+            ``profile``, an object with any other field of HostProfile.
+
+    Raises:
+        BadInput: a value is wrong; ``source`` says whose.
+    """
+    recipe = extra.get("recipe") or DEFAULT_HOST_RECIPE
+    if recipe not in HOST_RECIPES:
+        raise BadInput("unknown host recipe", value=recipe, source=source, remedy=f"Choose one of {', '.join(HOST_RECIPES)}.")
+    given = {name: extra[name] for name in ("image", "data_roots") if extra.get(name)}
+    try:
+        overrides = extra.get("profile") or {}
+        overrides = json.loads(overrides) if isinstance(overrides, str) else dict(overrides)
+        return HostProfile.model_validate({**HOST_RECIPES[recipe]().model_dump(), **given, **overrides})
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'profile'}: {item['msg']}" for item in error.errors())
+    except (TypeError, ValueError) as error:
+        wrong = f"profile is no JSON object: {error}"
+    raise BadInput("the host profile is wrong", value=wrong, source=source, remedy="Mend the connection's extras.")

@@ -1,0 +1,98 @@
+"""Calls of a Docker Engine that may be away for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException
+from docker.errors import APIError, DockerException, NotFound
+from docker.tls import TLSConfig
+from requests.exceptions import RequestException
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from docker import APIClient
+from qwen3_airflow.runtimes.base import RuntimeUnavailable
+
+NOT_FOUND, CONFLICT = 404, 409
+
+CALL_TIMEOUT = 60  # seconds for one call of the engine; none of ours waits for a container
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineAddress:
+    """Where an engine listens; the certificates are files, so nothing here is secret."""
+
+    url: str
+    ca_cert: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+    def connect(self) -> APIClient:
+        tls: Any = False
+        if self.ca_cert and self.client_cert and self.client_key:
+            tls = TLSConfig(ca_cert=self.ca_cert, client_cert=(self.client_cert, self.client_key), verify=True)
+        return APIClient(base_url=self.url, version="auto", tls=tls, timeout=CALL_TIMEOUT)
+
+
+class Engine:
+    """The engine's client, made anew after the engine was away.
+
+    Args:
+        connect: makes a client.
+        address: for processes that outlive this one.
+        patience: seconds for which a call is repeated while the engine does not answer; only
+            calls that may be repeated come here: containers are created by name, so that a
+            second creation finds the first.
+    """
+
+    def __init__(self, connect: Callable[[], APIClient], *, address: EngineAddress, patience: float) -> None:
+        self.address = address
+        self._connect = connect
+        self._patience = patience
+        self._client: APIClient | None = None
+
+    def call(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        """``APIClient.verb``.
+
+        Raises:
+            RuntimeUnavailable: no answer within the patience.
+            docker.errors.APIError: the engine's own answer.
+        """
+        for attempt in Retrying(
+            retry=retry_if_exception_type(RuntimeUnavailable),
+            wait=wait_exponential(multiplier=0.3, max=10),
+            stop=stop_after_delay(self._patience),
+            reraise=True,
+        ):
+            with attempt:
+                return self._call_once(verb, *args, **kwargs)
+        raise AssertionError("tenacity either returns or raises")
+
+    def inspect(self, container: str) -> dict[str, Any] | None:
+        """What the engine knows of a container; None when there is none, or none soon."""
+        try:
+            found: dict[str, Any] = self.call("inspect_container", container)
+        except NotFound:
+            return None
+        return None if found["State"]["Status"] == "removing" else found
+
+    def remove(self, container: str, *, force: bool = False) -> None:
+        """Remove a container, unless someone else does or did."""
+        try:
+            self.call("remove_container", container, force=force, v=True)
+        except APIError as error:
+            if error.status_code not in (NOT_FOUND, CONFLICT):
+                raise
+
+    def _call_once(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if self._client is None:
+                self._client = self._connect()
+            return getattr(self._client, verb)(*args, **kwargs)
+        except APIError:
+            raise
+        except (RequestException, DockerException, AirflowException, OSError) as error:  # refused, timed out, cut off
+            self._client = None
+            raise RuntimeUnavailable(f"the Docker Engine at {self.address.url} does not answer: {error}") from error

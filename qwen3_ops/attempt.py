@@ -1,0 +1,101 @@
+"""What a container starts: one command, its output in a file, its end on record.
+
+Runs as ``python -m qwen3_ops.attempt FOLDER ID [--source SCRIPT]... -- ARGV...`` and leaves in FOLDER
+
+- ``stage.log``: all that the command and its children print, appended;
+- ``attempt.json``: which attempt this is, its pid, and how it ended; known also when the
+  container that ran it is gone.
+
+Standard library only: it starts in an image of which nothing else is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+LOG = "stage.log"
+EXIT = "exit.json"
+ATTEMPT = "attempt.json"
+
+_NOT_FOUND, _NOT_STARTED = 127, 126  # as a shell says it
+
+
+def main(argv: Sequence[str]) -> int:
+    own, command = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    parser = argparse.ArgumentParser(prog="python -m qwen3_ops.attempt")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("id")
+    parser.add_argument("--source", action="append", default=[], help="Script whose variables the command gets, as set_env.sh.")
+    options = parser.parse_args(own)
+    return run(options.folder, options.id, command, scripts=options.source)
+
+
+def run(folder: Path, attempt: str, command: Sequence[str], *, scripts: Sequence[str] = ()) -> int:
+    """Run ``command`` to its end; SIGTERM and SIGINT are handed on to it.
+
+    Returns:
+        Its exit status, 128 + N after signal N.
+    """
+    (folder / EXIT).unlink(missing_ok=True)
+    with (folder / LOG).open("ab") as log:
+        told: list[int] = []
+        child: subprocess.Popen[bytes] | None = None
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            told.append(number)
+            if child is not None:
+                child.send_signal(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, hand_on)
+        try:
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(scripts), cwd=folder, start_new_session=True
+            )
+        except OSError as error:
+            log.write(f"error: {command[0]} can not be started: {error}\n".encode())
+            return _record(folder, attempt, exit_code=_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_STARTED)
+        _write(folder / ATTEMPT, {"id": attempt, "pid": os.getpid(), "exit_code": None})
+        for early in told:  # between the handlers and the child
+            child.send_signal(early)
+        code = child.wait()
+        with contextlib.suppress(ProcessLookupError):  # its helpers end with it, as they do with a container
+            os.killpg(child.pid, signal.SIGKILL)
+    return _record(folder, attempt, exit_code=code if code >= 0 else 128 - code)
+
+
+def _environment(scripts: Sequence[str]) -> dict[str, str]:
+    """This process's variables after ``scripts`` were sourced; the scripts are the host profile's, never a user's."""
+    if not scripts:
+        return dict(os.environ)
+    program = 'for script; do . "$script" || exit; done >&2; exec env -0'
+    done = subprocess.run(["/bin/bash", "-c", program, "bash", *scripts], stdout=subprocess.PIPE, check=True)
+    pairs = (entry.partition("=") for entry in os.fsdecode(done.stdout).split("\0") if entry)
+    return {name: value for name, _, value in pairs}
+
+
+def _record(folder: Path, attempt: str, *, exit_code: int) -> int:
+    _write(folder / ATTEMPT, {"id": attempt, "pid": os.getpid(), "exit_code": exit_code})
+    return exit_code
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
