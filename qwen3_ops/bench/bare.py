@@ -24,7 +24,9 @@ def strings(path: Path) -> list[list[str]]:
     batches = []
     for batch in read_batches(*spans(input_files(path)), wanted=keys.used_columns):
         turns = (turn for record in batch.records if isinstance(record, dict) for turn in render(handler(record), template))
-        batches.append(list(dict.fromkeys(text for turn in turns for text in turn.texts if text)))
+        batches.append(
+            [slot for slot in dict.fromkeys(slot for turn in turns for slots in turn for slot in slots) if isinstance(slot, str)]
+        )
     return batches
 
 

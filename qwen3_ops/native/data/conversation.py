@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from qwen3_ops.native.data import thinking
@@ -39,19 +38,18 @@ class Message(NamedTuple):  # millions are made: three times faster to make than
     content: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conversation:
+class Conversation(NamedTuple):
     """Prompts at even places, answers at odd ones.
 
     Attributes:
+        notes: what was read in a way its author may not expect; each goes into the ledger. Rendering adds to them.
         tools: the tools column as it came, usually JSON text.
-        notes: what was read in a way its author may not expect; each goes into the ledger.
     """
 
     messages: tuple[Message, ...]
+    notes: list[str]
     system: str = ""
     tools: object = None
-    notes: list[str] = field(default_factory=list)
 
 
 class Turn(NamedTuple):
@@ -60,20 +58,18 @@ class Turn(NamedTuple):
     source: Slots
     target: Slots
 
-    @property
-    def texts(self) -> list[str]:
-        return [slot for slot in (*self.source, *self.target) if isinstance(slot, str)]
 
-
-def render(conversation: Conversation, template: Template) -> Iterator[Turn]:
+def render(conversation: Conversation, template: Template) -> list[Turn]:
     """The turns as elements: texts, and tokens by name.
 
     Raises:
         Unusable: a function call can not be written.
     """
     opening = _system_text(conversation, template)
-    for index in range(0, len(conversation.messages), 2):
-        prompt, answer = conversation.messages[index : index + 2]
+    messages, notes = conversation.messages, conversation.notes
+    turns = []
+    for index in range(0, len(messages), 2):
+        prompt, answer = messages[index : index + 2]
         source: Slots = template.prefix if index == 0 else template.separator
         content = prompt.content
         if index == 0 and opening is not None:
@@ -82,14 +78,15 @@ def render(conversation: Conversation, template: Template) -> Iterator[Turn]:
                 content = "".join(slot for slot in system if isinstance(slot, str)) + content
             else:
                 source += system
-        source += _message(template, prompt.role, content, index, conversation.notes)
+        source += _message(template, prompt.role, content, index, notes)
         text = answer.content
         if template.thought:
-            last = index + 2 == len(conversation.messages)
+            last = index + 2 == len(messages)
             text = thinking.written(text, last=last) if answer.role == "assistant" else text
             if last and not text.startswith(thinking.START):
                 source += (template.thought,)
-        yield Turn(source=source, target=_message(template, answer.role, text, index + 1, conversation.notes))
+        turns.append(Turn(source, _message(template, answer.role, text, index + 1, notes)))
+    return turns
 
 
 def _system_text(conversation: Conversation, template: Template) -> str | None:
@@ -120,9 +117,7 @@ def _message(template: Template, role: Role, content: str, index: int, notes: li
 
 def _fill(slots: Slots, content: str, *, turn: int | None = None) -> Slots:
     """Each text with its first ``{{content}}`` filled in, then its first ``{{idx}}`` (the user's own too)."""
-    return tuple([_fill_text(slot, content, turn) if isinstance(slot, str) else slot for slot in slots])
-
-
-def _fill_text(slot: str, content: str, turn: int | None) -> str:
-    text = slot.replace(CONTENT, content, 1)
-    return text if turn is None else text.replace(INDEX, str(turn), 1)
+    filled = [slot.replace(CONTENT, content, 1) if isinstance(slot, str) else slot for slot in slots]
+    if turn is not None:
+        filled = [slot.replace(INDEX, str(turn), 1) if isinstance(slot, str) and INDEX in slot else slot for slot in filled]
+    return tuple(filled)

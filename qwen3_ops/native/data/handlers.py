@@ -26,18 +26,19 @@ def from_alpaca(record: Record, columns: Columns) -> Conversation:
     """
     notes: list[str] = []
     messages = _history(_value(record, columns["history"]), notes)
-    parts = [_value(record, columns["prompt"]), _value(record, columns["query"])]
-    question = "\n".join(_text(part, "the instruction or its input") for part in parts if part)
+    parts = [_text(part, "the instruction or its input") for name in ("prompt", "query") if (part := _value(record, columns[name]))]
     answers = _answers(_value(record, columns["response"]))
     system = _text(_value(record, columns["system"]) or "", "the system column")
     if len(answers) > 1:
         # The original writes an empty turn in place of such a record; its bytes are kept, its silence is not.
         notes.append("more than one answer in a list: written as one empty turn")
-        return Conversation(messages=_turn("", ""), system=system, notes=notes)
-    return Conversation(messages=(*messages, *_turn(question, answers[0])), system=system, notes=notes)
+        return Conversation(_turn("", ""), notes, system)
+    return Conversation((*messages, *_turn("\n".join(parts), answers[0])), notes, system)
 
 
 def _answers(response: Any) -> list[str]:
+    if isinstance(response, str):
+        return [response]
     answers = response if isinstance(response, list) else [response]
     if not answers or answers == [None]:
         raise Unusable("no answer")
@@ -62,7 +63,7 @@ def _history(history: Any, notes: list[str]) -> tuple[Message, ...]:
 
 
 def _turn(question: str, answer: str) -> tuple[Message, Message]:
-    return Message(role="user", content=question), Message(role="assistant", content=answer)
+    return Message("user", question), Message("assistant", answer)
 
 
 def from_sharegpt(record: Record, columns: Columns, tags: Tags) -> Conversation:
@@ -93,9 +94,7 @@ def from_sharegpt(record: Record, columns: Columns, tags: Tags) -> Conversation:
             kept.append(Message(role=role, content=_text(content, "a message's content")))
     if not kept or len(kept) % 2:
         raise Unusable("a question without an answer")
-    return Conversation(
-        messages=tuple(kept), system=_text(system or "", "the system text"), tools=_value(record, columns["tools"]), notes=notes
-    )
+    return Conversation(tuple(kept), notes, _text(system or "", "the system text"), _value(record, columns["tools"]))
 
 
 def _roles(tags: Tags) -> tuple[Mapping[str | None, Role], Mapping[str | None, Role]]:

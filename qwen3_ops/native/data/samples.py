@@ -11,9 +11,9 @@ from qwen3_ops.native.data.flags import PreprocessFlags
 from qwen3_ops.native.data.handlers import instruction_handler
 from qwen3_ops.native.data.ledger import Ledger
 from qwen3_ops.native.data.mapping import key_map
-from qwen3_ops.native.data.templates import TEMPLATES, Slots, Special, Token
+from qwen3_ops.native.data.templates import TEMPLATES, Slot, Special
 from qwen3_ops.native.data.text_readers import Unreadable
-from qwen3_ops.native.data.tokenizer import Tokenizer
+from qwen3_ops.native.data.tokenizer import INT32, Ids, Tokenizer, to_ids
 from qwen3_ops.native.data.turns import fit_turn
 
 
@@ -25,9 +25,18 @@ class Rendered(NamedTuple):
     turns: list[Turn]
     notes: Iterable[str]
 
-    @property
-    def text(self) -> str:
-        return "".join([text for turn in self.turns for text in turn.texts])
+
+def open_tokenizer(flags: PreprocessFlags) -> tuple[Tokenizer, list[str]]:
+    """The tokenizer with the template taken over, and the tokens that its vocabulary was extended by.
+
+    Raises:
+        BadInput: it can not be read, lacks the template's tokens, or ``--tokenizer-backend`` would not give its ids.
+    """
+    tokenizer = Tokenizer(flags.tokenizer_name_or_path)
+    added = [] if flags.prompt_type is None else tokenizer.use_template(flags.prompt_type)
+    if flags.tokenizer_backend == "tiktoken":
+        tokenizer.use_tiktoken()
+    return tokenizer, added
 
 
 class Encoder(Protocol):
@@ -51,22 +60,28 @@ class InstructionEncoder:
         self._template = TEMPLATES[prompt_type]
         self._tokenizer = tokenizer
         self._flags = flags
-        bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-        self._special = {Special.EOS: [self._eos], Special.BOS: [] if bos is None else [bos]}
-        self._endings = [self._eos] * (self._template.efficient_eos + flags.append_eod)
+        bos, eos = tokenizer.bos_token_id, to_ids([tokenizer.eos_token_id])
+        self._named: dict[Slot, Ids] = {Special.EOS: eos, Special.BOS: b"" if bos is None else to_ids([bos])}
+        self._named |= {token: to_ids([tokenizer.id_of(token.text)]) for token in self._template.tokens}
+        self._eos_between = eos if self._template.efficient_eos else None
+        self._endings = eos * (self._template.efficient_eos + flags.append_eod)
         self._limit = flags.seq_length - 1 if flags.neat_pack and flags.seq_length else None
 
     def encode(self, rows: Rows) -> Encoded:
         ledger = Ledger(records=len(rows))
-        rendered = _unicode_only(self._render(_readable(rows, ledger), ledger), ledger)
-        encoded = self._encode_elements(turn for item in rendered for turn in item.turns)
-        builder = BlockBuilder()
+        rendered = self._render(_readable(rows, ledger), ledger)
+        texts = _texts(rendered)
+        if not is_unicode("".join(texts)):  # half characters are rare: one look at the whole batch
+            rendered = _unicode_only(rendered, ledger)
+            texts = _texts(rendered)
+        ids: dict[Slot, Ids] = {**self._named, **dict(zip(texts, self._tokenizer.encode_batch(texts), strict=True))}
+        builder = BlockBuilder(self._eos_between)
         for row, record, turns, notes in rendered:
-            sample = self._join(turns, encoded)
+            sample = self._join(turns, ids)
             if sample is None:
                 ledger.drop(row, "no text at all", record)
                 continue
-            too_long = _too_long(self._flags, len(sample.tokens))
+            too_long = _too_long(self._flags, sample.length)
             if too_long is not None:
                 ledger.drop(row, too_long, record, asked_for=True)
                 builder.leave_out()
@@ -76,60 +91,39 @@ class InstructionEncoder:
                 ledger.note(row, "cut to fit into --seq-length", record)
             for note in notes:
                 ledger.note(row, note, record)
-            builder.add(row, sample)
-        return builder.instructions(ledger, eos=self._eos)
+            builder.add_labelled(row, sample)
+        return builder.instructions(ledger)
 
     def _render(self, rows: Iterable[tuple[int, Record]], ledger: Ledger) -> list[Rendered]:
         rendered = []
         for row, record in rows:
             try:
                 conversation = self._handler(record)
-                turns = list(render(conversation, self._template))
+                turns = render(conversation, self._template)
             except Unusable as reason:
                 ledger.drop(row, str(reason), record)
                 continue
             rendered.append(Rendered(row, record, turns, dict.fromkeys(conversation.notes)))
         return rendered
 
-    def _encode_elements(self, turns: Iterable[Turn]) -> dict[str, list[int]]:
-        """Ids of every different text: markers and separators are encoded once a batch."""
-        texts = [text for text in dict.fromkeys(text for turn in turns for text in turn.texts) if text]
-        return dict(zip(texts, self._tokenizer.encode_batch(texts), strict=True))
-
-    def _join(self, turns: Sequence[Turn], encoded: Mapping[str, list[int]]) -> Sample | None:
+    def _join(self, turns: Sequence[Turn], ids: Mapping[Slot, Ids]) -> Sample | None:
         """One sequence of all turns; None when there is nothing in it."""
-        tokens: list[int] = []
-        runs: list[int] = []
-        whole = 0
-        for turn in turns:
-            source, target = self._ids(turn.source, encoded), self._ids(turn.target, encoded)
-            whole += len(source) + len(target)
-            if self._limit is not None:
-                kept, answered = fit_turn(len(source), len(target), self._limit)
-                source, target = source[:kept], target[:answered]
-            runs += (len(source), len(target))
-            tokens += source
-            tokens += target
-        if not whole:
+        parts = [b"".join([ids[slot] for slot in slots]) for turn in turns for slots in turn]
+        if not any(parts):
             return None
-        tokens += self._endings
-        runs[-1] += len(self._endings)
-        if self._limit is not None and len(tokens) > self._limit + 1:  # several turns, each cut by itself
-            tokens, runs = tokens[: self._limit], _cut_runs(runs, self._limit)
-        cut = len(tokens) < whole + len(self._endings)
-        return Sample(tokens=tokens, runs=runs, eos_between=self._template.efficient_eos, cut=cut)
-
-    def _ids(self, slots: Slots, encoded: Mapping[str, list[int]]) -> list[int]:
-        ids: list[int] = []
-        for slot in slots:
-            if isinstance(slot, str):
-                if slot:
-                    ids += encoded[slot]
-            elif isinstance(slot, Token):
-                ids.append(self._tokenizer.id_of(slot.text))
-            else:
-                ids += self._special[slot]
-        return ids
+        if self._limit is None:
+            parts[-1] += self._endings
+            return Sample(parts)
+        whole = sum(map(len, parts))
+        for place in range(0, len(parts), 2):
+            source, target = parts[place : place + 2]
+            kept, answered = fit_turn(len(source) // INT32, len(target) // INT32, self._limit)
+            parts[place : place + 2] = source[: kept * INT32], target[: answered * INT32]
+        cut = sum(map(len, parts)) < whole
+        parts[-1] += self._endings
+        if Sample(parts).length > self._limit + 1:  # several turns, each cut by itself
+            parts, cut = _cut(parts, self._limit), True
+        return Sample(parts, cut)
 
 
 class PretrainEncoder:
@@ -139,7 +133,8 @@ class PretrainEncoder:
         self._columns = flags.json_keys
         self._flags = flags
         self._tokenizer = tokenizer
-        self._end = [tokenizer.eos_token_id] if flags.append_eod else []
+        self._end = to_ids([tokenizer.eos_token_id] if flags.append_eod else [])
+        self._padding = to_ids([tokenizer.vocabulary_size])
 
     def encode(self, rows: Rows) -> Encoded:
         ledger = Ledger(records=len(rows))
@@ -150,16 +145,18 @@ class PretrainEncoder:
         builders = {name: BlockBuilder() for name in self._columns}
         for place, (row, record, texts) in enumerate(usable):
             ids = {name: self._padded(encoded[name][place]) for name in self._columns if texts[name]}
-            too_long = _too_long(self._flags, max(map(len, ids.values())))
+            longest = max(map(len, ids.values())) // INT32
+            too_long = _too_long(self._flags, longest)
             if too_long is not None:
                 ledger.drop(row, too_long, record, asked_for=True)
             for name, tokens in ids.items():
                 if too_long is None:
-                    builders[name].add(row, Sample(tokens=tokens, runs=[0, len(tokens)]))
+                    builders[name].add(row, Sample([b"", tokens]))
                 else:
                     builders[name].leave_out()
             if too_long is None:
-                ledger.write([sum(map(len, ids.values()))], trainable=sum(map(len, ids.values())))
+                length = sum(map(len, ids.values())) // INT32
+                ledger.write([length], trainable=length)
         first = next((builder.first() for builder in builders.values() if builder.rows), None)
         return Encoded(blocks={name: builder.block() for name, builder in builders.items()}, ledger=ledger, first=first)
 
@@ -176,22 +173,25 @@ class PretrainEncoder:
         ledger.drop(row, "empty text", record, asked_for=True)
         return {}
 
-    def _padded(self, ids: list[int]) -> list[int]:
+    def _padded(self, ids: Ids) -> Ids:
         """With ``--pad-to-multiple-of``, a whole unit more where the length is a multiple already: the original's rule."""
         unit = self._flags.pad_to_multiple_of
         if unit == 1:
             return ids + self._end
-        missing = unit - len(ids) % unit - len(self._end)
-        return ids + [self._tokenizer.vocabulary_size] * missing + self._end
+        missing = unit - len(ids) // INT32 % unit - len(self._end) // INT32
+        return ids + self._padding * missing + self._end
 
 
-def _unicode_only(rendered: list[Rendered], ledger: Ledger) -> list[Rendered]:
-    """Half characters are rare: one look at the whole batch, and at each record only when there is one."""
-    if is_unicode("".join([item.text for item in rendered])):
-        return rendered
+def _texts(rendered: Iterable[Rendered]) -> list[str]:
+    """Every different text: markers and separators are encoded once a batch."""
+    slots = dict.fromkeys(slot for item in rendered for turn in item.turns for slots in turn for slot in slots)
+    return [slot for slot in slots if isinstance(slot, str)]
+
+
+def _unicode_only(rendered: Iterable[Rendered], ledger: Ledger) -> list[Rendered]:
     kept = []
     for item in rendered:
-        if is_unicode(item.text):
+        if is_unicode("".join(_texts([item]))):
             kept.append(item)
         else:
             ledger.drop(item.row, "text is not valid Unicode", item.record)
@@ -214,9 +214,10 @@ def _too_long(flags: PreprocessFlags, length: int) -> str | None:
     return f"more than {size} tokens" if flags.pack else f"{size} tokens or more"
 
 
-def _cut_runs(runs: Sequence[int], limit: int) -> list[int]:
-    kept = []
-    for run in runs:
-        kept.append(min(run, limit))
-        limit -= kept[-1]
+def _cut(parts: Iterable[Ids], limit: int) -> list[Ids]:
+    """The first ``limit`` tokens."""
+    kept, room = [], limit * INT32
+    for part in parts:
+        kept.append(part[:room])
+        room -= len(kept[-1])
     return kept

@@ -81,9 +81,9 @@ class Template:
         }
 
     @property
-    def required(self) -> list[str]:
+    def tokens(self) -> list[Token]:
         """Tokens without which nothing can be written."""
-        return [slot.text for slots in (self.prefix, self.system, *self.slots.values()) for slot in slots if isinstance(slot, Token)]
+        return [slot for slots in (self.prefix, self.system, *self.slots.values()) for slot in slots if isinstance(slot, Token)]
 
 
 def _chatml(*, user: str = CONTENT, default_system: str = "", stop_words: tuple[str, ...] = ("<|im_end|>",)) -> Template:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,17 @@ from qwen3_ops.native.data.templates import TEMPLATES
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
+    from qwen3_ops.native.data.fast_bpe import FastBpe
+
+Ids = bytes
+"""Token ids, 32 bits each, in this machine's byte order: joined and cut as they are, never one by one."""
+INT32 = 4  # bytes
+
 _FALLBACK_EOS = "<|endoftext|>"  # what MindSpeed-LLM gives to a tokenizer that names no eos
+
+
+def to_ids(numbers: Sequence[int]) -> Ids:
+    return array("i", numbers).tobytes()
 
 
 class Tokenizer:
@@ -38,6 +49,7 @@ class Tokenizer:
         self.eos_token = _token_text(configuration.get("eos_token"))
         self.pad_token = _token_text(configuration.get("pad_token"))
         self._backend = _load(self.path)
+        self._fast: FastBpe | None = None
 
     @cached_property
     def sha256(self) -> str:
@@ -79,9 +91,21 @@ class Tokenizer:
         ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
-    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[Ids]:
+        if self._fast is not None:
+            return self._fast.encode_batch(texts)  # of a kind that adds none
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        return [encoding.ids for encoding in encodings]
+        return [to_ids(encoding.ids) for encoding in encodings]
+
+    def use_tiktoken(self) -> None:
+        """Encode batches by ``tiktoken`` from now on; the template is taken over before.
+
+        Raises:
+            BadInput: it is not installed, or would not give the same ids.
+        """
+        from qwen3_ops.native.data.fast_bpe import FastBpe
+
+        self._fast = FastBpe(self.path, self._backend)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         text: str = self._backend.decode([int(index) for index in ids], skip_special_tokens=skip_special_tokens)
@@ -97,7 +121,7 @@ class Tokenizer:
             BadInput: the tokenizer lacks a token that the template can not do without.
         """
         template = TEMPLATES[prompt_type]
-        needed = template.markers if template.own else template.required
+        needed = template.markers if template.own else [token.text for token in template.tokens]
         lacking = [token for token in needed if self.token_to_id(token) is None]
         if lacking:
             raise BadInput(

