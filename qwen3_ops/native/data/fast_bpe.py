@@ -81,7 +81,7 @@ class FastBpe:
             return self._reference(texts)
         if joined.isascii() or self._normalize(joined) == joined:
             ids = self._encoding.encode_to_numpy(joined, allowed_special="all").tobytes()
-            return ids.split(_SEPARATOR_BYTES)
+            return list(ids.split(_SEPARATOR_BYTES))
         if len(texts) == 1:
             return self._reference(texts)
         changed = [text for text in texts if not text.isascii() and self._normalize(text) != text]
