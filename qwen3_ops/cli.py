@@ -113,11 +113,52 @@ def render(
 def run_stage(
     plan_json: Annotated[Path, typer.Argument(help="plan.json of the run.")],
     stage: Annotated[str, typer.Argument(help="Name of the stage in the plan.")],
+    node_rank: Annotated[int | None, typer.Option(help="This host's place in hosts, where a stage runs on several.")] = None,
 ) -> None:
     """Make, resume or reuse the artifact of one planned stage."""
     from qwen3_ops.execute import run_stage as execute_stage
 
-    raise typer.Exit(int(execute_stage(plan_json, stage)))
+    raise typer.Exit(int(execute_stage(plan_json, stage, node_rank=node_rank)))
+
+
+@app.command()
+def diagnose(
+    logs: Annotated[list[Path] | None, typer.Argument(help="Logs of one run: of every rank or node, in any order.")] = None,
+    known: Annotated[bool, typer.Option("--known", help="List the failures that are known, and exit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
+) -> None:
+    """Find the earliest error in logs of MindSpeed-LLM: its cause, its remedy, and whether a retry can cure it."""
+    from qwen3_ops.mindspeed.diagnosis import report
+    from qwen3_ops.mindspeed.diagnosis.read import diagnose_logs
+
+    if known:
+        report.print_known()
+        return
+    if not logs:
+        raise BadInput("no log is named", remedy="Give the files, or --known for the list of failures.")
+    found = diagnose_logs(logs)
+    if found is None:
+        print("no failure that is known, and no exception")
+        return
+    print(json.dumps(report.as_event(found), ensure_ascii=False, indent=2) if as_json else report.block(found))
+    raise typer.Exit(int(found.exit_code))
+
+
+@app.command("gather-ckpt")
+def gather_ckpt(
+    parts: Annotated[list[Path], typer.Argument(help="The --save folders of all nodes, copied or mounted here.")],
+    save_dir: Annotated[Path, typer.Option(help="Folder to gather the ranks in; may be one of them.")],
+    tensor_model_parallel_size: Annotated[int, typer.Option(min=1, help="TP of the training.")],
+    pipeline_model_parallel_size: Annotated[int, typer.Option(min=1, help="PP of the training.")],
+) -> None:
+    """Join a checkpoint whose ranks lie on several nodes' own disks."""
+    from qwen3_ops.layout import ParallelLayout
+    from qwen3_ops.mindspeed.shards import gather
+
+    layout = ParallelLayout(
+        tensor_model_parallel_size=tensor_model_parallel_size, pipeline_model_parallel_size=pipeline_model_parallel_size
+    )
+    print(f"iteration {gather(parts, save_dir.absolute(), layout=layout)} is whole in {save_dir}")
 
 
 @app.command("make-tiny")

@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -39,6 +39,9 @@ from qwen3_ops.stages import STAGES
 from qwen3_ops.stages.resume import resume
 from qwen3_ops.verbs import VERBS, Context, Outcome, Verb
 
+Interpret = Callable[[list[str], Context], Outcome]
+"""An engine: executes a verb's argv into ``Context.output``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -52,13 +55,21 @@ class Provenance:
 
 
 def run_verb(
-    verb: Verb, argv: list[str], *, events: Events, provenance: Provenance, output: Path | None = None, side: Path | None = None
+    verb: Verb,
+    argv: list[str],
+    *,
+    events: Events,
+    provenance: Provenance,
+    output: Path | None = None,
+    side: Path | None = None,
+    interpret: Interpret | None = None,
 ) -> Manifest | None:
-    """Interpret ``argv`` with the native engine and publish the result.
+    """Interpret ``argv`` and publish the result.
 
     Args:
         output: the artifact's folder for verbs whose real script names none; None: only print.
         side: see :class:`Context`.
+        interpret: the engine; None: the native one.
 
     Returns:
         The published manifest, None when nothing was published.
@@ -66,44 +77,48 @@ def run_verb(
     Raises:
         OpsError: with the exit code of the contract; nothing half-made is left to be seen.
     """
-    flags, inert = verb.flags().parse(argv)
-    if inert:
-        events.log(f"without effect on this engine: {' '.join(inert)}")
+    interpret = interpret or native(verb, argv, events)
     final = output if verb.output_flag is None else _output_folder(verb, argv)
     started = time.time()
     if final is None:
-        _call(verb, flags, Context(events=events, side=side))
+        interpret(argv, Context(events=events, side=side))
         return None
     if verb.in_place:
-        outcome = _call(verb, flags, Context(events=events, output=final, side=side))
+        outcome = interpret(argv, Context(events=events, output=final, side=side))
         manifest = _manifest(verb, argv, provenance, outcome, final, started)
         write_manifest(final, manifest)
         return manifest
     with staged_folder(final) as staging:
-        outcome = _call(verb, _redirected(verb, argv, final, staging), Context(events=events, output=staging, side=side))
+        outcome = interpret(_redirected(verb, argv, staging), Context(events=events, output=staging, side=side))
         manifest = _manifest(verb, argv, provenance, outcome, staging, started)
         write_manifest(staging, manifest)
     return manifest
 
 
-def run_stage(plan_path: Path, name: str) -> ExitCode:
+def run_stage(plan_path: Path, name: str, *, node_rank: int | None = None) -> ExitCode:
     """One stage of a plan: reuse, resume or make its artifact. What every runtime starts.
 
     The exit status also goes to ``exit.json``, for a runtime that lost its child process.
+
+    Args:
+        node_rank: this host's place among several; the others than the first publish nothing. None: every node is here.
     """
     plan = load_plan(plan_path)
     stage = plan.stage(name)
-    folder = plan.stage_dir(name)
+    folder, own = plan.stage_dir(name), _own_name(node_rank)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "exit.json").unlink(missing_ok=True)
-    events = Events(folder / "events.jsonl")
+        (folder / f"exit{own}.json").unlink(missing_ok=True)
+    events = Events(folder / f"events{own}.jsonl")
     error = None
     try:
         with interruptible():
-            manifest = _make_or_reuse(plan, stage, events, side=folder)
-        link(Path(stage.output), folder / "artifact")
-        _tell(stage, manifest, events)
+            if own:
+                _take_part(plan, stage, events, side=folder, node_rank=node_rank)
+            else:
+                manifest = _make_or_reuse(plan, stage, events, side=folder, node_rank=node_rank)
+                link(Path(stage.output), folder / "artifact")
+                _tell(stage, manifest, events)
         code = ExitCode.DONE
     except OpsError as failure:
         code, error = failure.exit_code, str(failure)
@@ -113,7 +128,7 @@ def run_stage(plan_path: Path, name: str) -> ExitCode:
         events.log(f"{error}\n{traceback.format_exc()}", level="error", exit_code=int(code))
     finally:
         events.close()
-    write_atomically(folder / "exit.json", json.dumps({"exit_code": int(code), "error": error}) + "\n")
+    write_atomically(folder / f"exit{own}.json", json.dumps({"exit_code": int(code), "error": error}) + "\n")
     return code
 
 
@@ -141,7 +156,24 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _make_or_reuse(plan: Plan, stage: StagePlan, events: Events, *, side: Path) -> Manifest:
+def _own_name(node_rank: int | None) -> str:
+    """What a host that helps puts into the names of its files; the first one's files are the stage's."""
+    return f"-node{node_rank}" if node_rank else ""
+
+
+def _take_part(plan: Plan, stage: StagePlan, events: Events, *, side: Path, node_rank: int | None) -> None:
+    """Run another host's share of a stage; the first host publishes what all made."""
+    final = Path(stage.output)
+    manifest = read_manifest(final)
+    if manifest is not None and manifest.key == stage.key:
+        events.log(f"{stage.title}: finished before", reused=True)
+        return
+    interpret = _mindspeed(plan, stage, node_rank)
+    interpret(stage.argv, Context(events=events, output=final, side=side))
+    events.log(f"{stage.title}: node {node_rank} is done")
+
+
+def _make_or_reuse(plan: Plan, stage: StagePlan, events: Events, *, side: Path, node_rank: int | None) -> Manifest:
     final = Path(stage.output)
     with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -154,18 +186,31 @@ def _make_or_reuse(plan: Plan, stage: StagePlan, events: Events, *, side: Path) 
         for name, kinds in STAGES[stage.stage].inputs.items():
             require_artifact(Path(stage.inputs[name].path), kinds)
         _remove_leftovers(final)
-        if stage.engine != "native":
-            raise BadInput("this engine can only be planned so far", value=stage.engine, source=f"stage {name}")
-        verb = VERBS[stage.verb]
-        argv = _resumed(stage, events) if verb.in_place else stage.argv
+        verb, argv, interpret = VERBS[stage.verb], stage.argv, None
+        if stage.engine == "mindspeed":
+            interpret = _mindspeed(plan, stage, node_rank)
+        elif verb.in_place:
+            argv = _resumed(stage, events)
         provenance = Provenance(
             stage=stage.stage, engine=stage.engine, key=stage.key, config=plan.config.model_dump(mode="json"), inputs=stage.inputs
         )
-        events.log(f"{stage.title}: qwen3-ops {stage.verb} {' '.join(argv)}")
-        made = run_verb(verb, argv, events=events, provenance=provenance, output=final, side=side)
+        events.log(f"{stage.title}: {_command_line(stage, argv)}")
+        made = run_verb(verb, argv, events=events, provenance=provenance, output=final, side=side, interpret=interpret)
         if made is None:
             raise BadInput("the stage published nothing", value=stage.name)
         return made
+
+
+def _mindspeed(plan: Plan, stage: StagePlan, node_rank: int | None) -> Interpret:
+    from qwen3_ops.mindspeed.engine import interpreter
+
+    return interpreter(plan, stage, node_rank=node_rank)
+
+
+def _command_line(stage: StagePlan, argv: list[str]) -> str:
+    """What a person would type."""
+    words = [f"qwen3-ops {stage.verb}", *argv] if not stage.commands else stage.commands[0].argv
+    return " ".join(words)
 
 
 def _resumed(stage: StagePlan, events: Events) -> list[str]:
@@ -191,12 +236,28 @@ def _output_folder(verb: Verb, argv: list[str]) -> Path | None:
     return path.parent if verb.output_is_prefix else path
 
 
-def _redirected(verb: Verb, argv: list[str], final: Path, staging: Path) -> Flags:
-    if verb.output_flag is not None:
-        value = staging / Path(get_flag(argv, verb.output_flag) or "").name if verb.output_is_prefix else staging
-        argv = replace_flag(argv, verb.output_flag, str(value))
-    flags, _ = verb.flags().parse(argv)
-    return flags
+def _redirected(verb: Verb, argv: list[str], staging: Path) -> list[str]:
+    if verb.output_flag is None:
+        return argv
+    value = staging / Path(get_flag(argv, verb.output_flag) or "").name if verb.output_is_prefix else staging
+    return replace_flag(argv, verb.output_flag, str(value))
+
+
+def native(verb: Verb, argv: list[str], events: Events) -> Interpret:
+    """The native engine, after a look at the flags.
+
+    Raises:
+        BadInput: it does not take them.
+    """
+    _, inert = verb.flags().parse(argv)
+    if inert:
+        events.log(f"without effect on this engine: {' '.join(inert)}")
+
+    def interpret(argv: list[str], ctx: Context) -> Outcome:
+        flags, _ = verb.flags().parse(argv)
+        return _call(verb, flags, ctx)
+
+    return interpret
 
 
 def _call(verb: Verb, flags: Flags, ctx: Context) -> Outcome:

@@ -1,0 +1,6 @@
+"""Stands in for MindSpeed-LLM's script of this name: the same flags, lines and files, no NPU."""
+
+from rehearsal.host import main
+
+if __name__ == "__main__":
+    main("convert-ckpt")

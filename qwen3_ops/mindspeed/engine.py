@@ -1,0 +1,132 @@
+"""The mindspeed engine: one planned stage, interpreted by MindSpeed-LLM's own scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from qwen3_ops.command import Command
+from qwen3_ops.errors import BadInput, OpsError
+from qwen3_ops.flags import get_flag
+from qwen3_ops.mindspeed.hf_export import base_in_place
+from qwen3_ops.mindspeed.judge import fail, judge, unexplained
+from qwen3_ops.mindspeed.login_env import login_environment
+from qwen3_ops.mindspeed.nodes import Nodes
+from qwen3_ops.mindspeed.observation import Observation
+from qwen3_ops.mindspeed.outcome import outcome
+from qwen3_ops.mindspeed.request import Request
+from qwen3_ops.mindspeed.resume import choose_start, note_launch
+from qwen3_ops.mindspeed.shards import retain
+from qwen3_ops.mindspeed.success import contradiction, missing_on_disk
+from qwen3_ops.mindspeed.supervisor import Ended, Limits, Supervisor
+from qwen3_ops.mindspeed.totals import Totals
+from qwen3_ops.mindspeed.watchdog import silence_of
+from qwen3_ops.plan import Plan, StagePlan
+from qwen3_ops.stages.resume import resume
+from qwen3_ops.verbs import VERBS, Context, Outcome
+
+Interpret = Callable[[list[str], Context], Outcome]
+
+_OTHERS_SECONDS = 600.0  # that the other hosts may take to end after this one
+
+
+def interpreter(plan: Plan, stage: StagePlan, *, node_rank: int | None = None) -> Interpret:
+    """What executes the stage's argv (its output folder exchanged or not) on all nodes, or on one of several hosts.
+
+    It raises EngineFailed with the diagnosis, Interrupted after a signal, BadInput where nothing could be started.
+    """
+
+    def interpret(argv: list[str], ctx: Context) -> Outcome:
+        assert ctx.output is not None and ctx.side is not None  # a planned stage has both
+        request = Request(verb=stage.verb, kind=stage.kind, argv=tuple(argv), output=ctx.output, devices=sum(map(_devices, stage.commands)))
+        nodes = Nodes.of(plan.config, folder=ctx.side, count=len(stage.commands), node_rank=node_rank)
+        nodes.begin()
+        try:
+            if VERBS[stage.verb].in_place:
+                made = _train(request, stage, ctx, nodes, keep_last=plan.config.keep_last)
+            else:
+                with base_in_place(request, base=Path(plan.config.model_dir)):
+                    seen = _supervise(request, stage, ctx, nodes).seen
+                    made = outcome(request, seen) if nodes.is_master else Outcome(kind=stage.kind, facts={}, metrics={})
+        except OpsError as error:
+            nodes.failed(error.exit_code, str(error))
+            raise
+        nodes.done()
+        if nodes.is_master and nodes.others:
+            nodes.wait_for_others(seconds=_OTHERS_SECONDS)
+            if missing := missing_on_disk(request):
+                fail(unexplained("all nodes ended well", missing), ctx.events)
+            made = outcome(request, Observation()) if VERBS[stage.verb].in_place else made
+        return made
+
+    return interpret
+
+
+def _train(request: Request, stage: StagePlan, ctx: Context, nodes: Nodes, *, keep_last: int | None) -> Outcome:
+    """Start or go on, whichever the output folder asks for; nothing where all iterations are done."""
+    start = choose_start(request, ctx.events, may_repair=nodes.is_master)
+    before = Totals.read(request.output) or Totals()
+    if start.is_done:
+        ctx.events.log(f"all {request.train_iters} iterations are done already", resumed=True)
+        return outcome(request, Observation())
+    if start.iteration:
+        ctx.events.log(f"{stage.title}: going on from iteration {start.iteration}", resumed=True)
+        request = replace(request, argv=tuple(resume(request.argv, saved=str(request.output))))
+    elif nodes.is_master:
+        note_launch(request)
+    seen = Observation()
+
+    def saved(iteration: int) -> None:  # node 0 says so; the losses are the last node's to know
+        if seen.last is not None:
+            before.after(seen, iteration=iteration).write(request.output)
+        if keep_last is not None:
+            for name in retain(request.output, keep_last=keep_last):
+                ctx.events.log(f"removed {name}: {keep_last} checkpoints are kept")
+
+    _supervise(request, stage, ctx, nodes, seen=seen, when_saved=saved)
+    if seen.last is not None:
+        before.after(seen, iteration=request.train_iters).write(request.output)
+    return outcome(request, seen)
+
+
+def _supervise(
+    request: Request,
+    stage: StagePlan,
+    ctx: Context,
+    nodes: Nodes,
+    *,
+    seen: Observation | None = None,
+    when_saved: Callable[[int], None] = lambda iteration: None,
+) -> Ended:
+    """Run this process's share of the stage's commands and judge how they ended."""
+    assert ctx.side is not None
+    commands = _with_argv(stage, request.argv)
+    supervisor = Supervisor(
+        events=ctx.events,
+        folder=ctx.side,
+        limits=Limits(silence=silence_of(stage.verb)),
+        when_saved=when_saved,
+        look_around=nodes.look,
+        contradiction=partial(contradiction, request),
+        seen=seen or Observation(),
+    )
+    ended = supervisor.run({f"node{rank}" if nodes.count > 1 else "engine": commands[rank] for rank in nodes.ranks}, login_environment())
+    judge(request, ended, ctx.events, is_whole=not nodes.others)
+    return ended
+
+
+def _with_argv(stage: StagePlan, argv: Sequence[str]) -> list[Command]:
+    """The stage's commands with other flags behind the script's name."""
+    commands = []
+    for command in stage.commands:
+        launcher = command.argv[: len(command.argv) - len(stage.argv)]
+        if command.argv[len(launcher) :] != stage.argv:
+            raise BadInput("the plan's command does not end in the stage's flags", value=" ".join(command.argv[:8]), source=stage.name)
+        commands.append(command.model_copy(update={"argv": [*launcher, *argv]}))
+    return commands
+
+
+def _devices(command: Command) -> int:
+    return int(get_flag(command.argv, "--nproc_per_node") or 1)

@@ -1,0 +1,125 @@
+"""Several nodes, one fate.
+
+One ``run-stage`` starts the commands of all nodes where all are this machine (a rehearsal). Otherwise every host runs
+``run-stage PLAN STAGE --node-rank N``, and they tell each other how it goes by files in the stage's folder, which all of
+them see. Times are compared as that file system notes them, so the hosts' clocks do not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwen3_ops.artifacts import write_atomically
+from qwen3_ops.config import RunConfig
+from qwen3_ops.errors import BadInput, ExitCode, Infrastructure
+from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnosis
+from qwen3_ops.mindspeed.diagnosis.signature import Fault
+
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+_PERIOD = 0.5  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodes:
+    """Attributes:
+    ranks: of the nodes whose commands this process starts.
+    count: of all nodes.
+    folder: where every host's process says how it is.
+    """
+
+    ranks: tuple[int, ...]
+    count: int
+    folder: Path
+
+    @classmethod
+    def of(cls, run: RunConfig, *, folder: Path, count: int, node_rank: int | None) -> Nodes:
+        """
+        Raises:
+            BadInput: other hosts take part and ``node_rank`` does not say which one this is.
+        """
+        if node_rank is not None and not 0 <= node_rank < count:
+            raise BadInput("no such node", value=node_rank, source="--node-rank", remedy=f"This stage has {count}, counted from 0.")
+        if node_rank is None and count > 1 and any(host not in _THIS_MACHINE for host in run.hosts):
+            raise BadInput(
+                "the stage runs on several hosts",
+                value=", ".join(run.hosts),
+                source="hosts",
+                remedy="Start `run-stage PLAN STAGE --node-rank N` on each of them, N being its place in the list.",
+            )
+        return cls(ranks=tuple(range(count)) if node_rank is None else (node_rank,), count=count, folder=folder / "nodes")
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        return tuple(rank for rank in range(self.count) if rank not in self.ranks)
+
+    @property
+    def is_master(self) -> bool:
+        return 0 in self.ranks
+
+    def begin(self) -> None:
+        self._tell("running")
+
+    def done(self) -> None:
+        self._tell("done")
+
+    def failed(self, code: ExitCode, error: str) -> None:
+        self._tell("failed", exit_code=int(code), error=error)
+
+    def look(self) -> Diagnosis | None:
+        """Another host's failure since this one began."""
+        for rank in self.others:
+            told = self._told(rank)
+            if told is not None and told["state"] == "failed":
+                return Diagnosis(
+                    name="other-node",
+                    cause=f"node {rank} failed, so this one was stopped: {told['error']}",
+                    remedy=f"Look at the log of node {rank}.",
+                    fault=_fault(told["exit_code"]),
+                    source=f"node{rank}",
+                )
+        return None
+
+    def wait_for_others(self, *, seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Until every other host is done.
+
+        Raises:
+            Infrastructure: one failed, or does not end.
+        """
+        deadline = time.monotonic() + seconds
+        while waiting := [rank for rank in self.others if (self._told(rank) or {}).get("state") != "done"]:
+            failure = self.look()
+            if failure is not None or time.monotonic() > deadline:
+                why = "they do not end" if failure is None else failure.cause
+                raise Infrastructure("other nodes did not finish", value=f"nodes {', '.join(map(str, waiting))}: {why}")
+            sleep(_PERIOD)
+
+    def _tell(self, state: str, **more: object) -> None:
+        if not self.others:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for rank in self.ranks:
+            if state == "running":
+                write_atomically(self._began(rank), "")
+            write_atomically(self.folder / f"node{rank}.json", json.dumps({"state": state, **more}) + "\n")
+
+    def _told(self, rank: int) -> dict[str, object] | None:
+        """What another host said, unless it said so before this one began: then it was about an earlier start."""
+        path = self.folder / f"node{rank}.json"
+        try:
+            if path.stat().st_mtime_ns < self._began(self.ranks[0]).stat().st_mtime_ns:
+                return None
+            told: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return told
+
+    def _began(self, rank: int) -> Path:
+        return self.folder / f"node{rank}.began"
+
+
+def _fault(code: object) -> Fault | None:
+    return next((fault for fault in Fault if int(fault.exit_code) == code), None)
