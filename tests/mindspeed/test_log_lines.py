@@ -159,9 +159,7 @@ PIECES = st.sampled_from(
         ", AI: ",
         ", rank: ",
         "trainable params: ,,",
-        "\0",
-    ]
-    + [
+        "\x00",
         "Processed ",
         " documents",
         "mmlu acc = ",
