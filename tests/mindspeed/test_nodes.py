@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from qwen3_ops.errors import BadInput, ExitCode, Infrastructure
+from qwen3_ops.mindspeed.diagnosis.signature import Fault
+from qwen3_ops.mindspeed.nodes import Nodes
+from qwen3_ops.recipes import tiny
+
+
+def nodes(tmp_path, rank, hosts=("10.0.0.1", "10.0.0.2")):
+    run = tiny().model_copy(update={"hosts": hosts})
+    return Nodes.of(run, folder=tmp_path, count=2, node_rank=rank)
+
+
+def test_who_starts_which_nodes(tmp_path):
+    assert nodes(tmp_path, None, hosts=("localhost", "127.0.0.1")).ranks == (0, 1)
+    assert nodes(tmp_path, 1).others == (0,)
+    with pytest.raises(BadInput, match="--node-rank N"):
+        nodes(tmp_path, None)
+    with pytest.raises(BadInput, match="no such node: 2"):
+        nodes(tmp_path, 2)
+
+
+def test_one_hosts_failure_is_told_to_the_others(tmp_path):
+    first, second = nodes(tmp_path, 0), nodes(tmp_path, 1)
+    first.begin()
+    assert first.look() is None
+    second.begin()
+    assert first.look() is None
+    second.failed(ExitCode.BAD_INPUT, "out of memory")
+    failure = first.look()
+    assert (failure.name, failure.fault, failure.source) == ("other-node", Fault.BAD_INPUT, "node1")
+    assert "out of memory" in failure.cause
+    with pytest.raises(Infrastructure, match="node 1 failed"):
+        first.wait_for_others(seconds=60)
+
+
+def test_a_failure_of_an_earlier_start_is_forgotten(tmp_path):
+    first, second = nodes(tmp_path, 0), nodes(tmp_path, 1)
+    second.begin()
+    second.failed(ExitCode.INFRASTRUCTURE, "gone")
+    os.utime(tmp_path / "nodes" / "node1.json", (1, 1))
+    first.begin()
+    assert first.look() is None
+
+
+def test_the_first_host_waits_for_the_others(tmp_path):
+    first, second = nodes(tmp_path, 0), nodes(tmp_path, 1)
+    first.begin()
+    second.begin()
+    naps = []
+
+    def nap(seconds):
+        naps.append(seconds)
+        if len(naps) == 3:
+            second.done()
+
+    first.wait_for_others(seconds=60, sleep=nap)
+    assert len(naps) == 3
+    with pytest.raises(Infrastructure, match="they do not end"):
+        nodes(tmp_path / "other", 0).wait_for_others(seconds=0)
