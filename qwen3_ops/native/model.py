@@ -7,7 +7,7 @@ d head dimension, F feed-forward, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -132,13 +132,13 @@ class Qwen3(nn.Module):
     """The dense Qwen3 decoder.
 
     Attributes:
-        recompute: keep only the layers' inputs for the backward pass and compute the rest again.
+        recompute: runs of layers of which only the input is kept for the backward pass; the rest is computed again.
     """
 
     def __init__(self, spec: ModelSpec, *, dtype: torch.dtype, device: torch.device | None = None) -> None:
         super().__init__()
         self.spec = spec
-        self.recompute = False
+        self.recompute: Sequence[range] = ()
         self.embedding = Embedding(spec, device=device, dtype=dtype)
         self.decoder = Decoder(spec, device=device, dtype=dtype)
         if spec.untie_embeddings_and_output_weights:
@@ -156,6 +156,7 @@ class Qwen3(nn.Module):
         *,
         positions: Tensor | None = None,
         padding: Tensor | None = None,
+        documents: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
         """The normalised last hidden states.
@@ -165,6 +166,7 @@ class Qwen3(nn.Module):
             positions: [b, s] or [s]; counted from the cache's length when not given.
             padding: bool [b, cache length + s], True where a key must not be seen. Not needed
                 for padding on the right: no earlier position sees it.
+            documents: [b, s], numbers of the documents packed in a row; none sees another. Without a cache.
             cache: is extended by s positions.
 
         Returns:
@@ -176,10 +178,18 @@ class Qwen3(nn.Module):
             positions = torch.arange(past, past + s, device=input_ids.device)
         x = self.embedding.word_embeddings(input_ids)
         rope = rope_table(positions, head_dim=self.spec.kv_channels, base=self.spec.rotary_base, dtype=x.dtype)
-        mask = attention_mask(s=s, past=past, padding=padding, device=input_ids.device)
-        for layer in self.decoder.layers:
-            again = self.recompute and torch.is_grad_enabled()
-            x = checkpoint(layer, x, rope, mask, cache, use_reentrant=False) if again else layer(x, rope, mask, cache)
+        mask = attention_mask(s=s, past=past, padding=padding, documents=documents, device=input_ids.device)
+
+        def run(x: Tensor, layers: range) -> Tensor:
+            for number in layers:
+                x = self.decoder.layers[number](x, rope, mask, cache)
+            return x
+
+        done = 0
+        for layers in self.recompute if torch.is_grad_enabled() else ():
+            x = checkpoint(run, x, layers, use_reentrant=False)
+            done = layers.stop
+        x = run(x, range(done, self.spec.num_layers))
         if cache is not None:
             cache.length += s
         return cast(Tensor, self.decoder.final_layernorm(x))
@@ -195,11 +205,13 @@ class Qwen3(nn.Module):
         return F.linear(self.hidden_states(input_ids, positions=positions, padding=padding, cache=cache), self.output_weight)
 
 
-def attention_mask(*, s: int, past: int, padding: Tensor | None, device: torch.device) -> Tensor | None:
+def attention_mask(*, s: int, past: int, padding: Tensor | None, device: torch.device, documents: Tensor | None = None) -> Tensor | None:
     """Bool [b or 1, 1, s, past + s], True where a key may be seen; None where plain causality says it all."""
-    if padding is None and (past == 0 or s == 1):
+    if padding is None and documents is None and (past == 0 or s == 1):
         return None
     causal = torch.ones(s, past + s, dtype=torch.bool, device=device).tril(past)
+    if documents is not None:
+        return (causal & (documents[:, :, None] == documents[:, None, :]))[:, None]
     if padding is None:
         return causal[None, None]
     # A padding position sees itself: a row without any key would be NaN.
@@ -237,7 +249,11 @@ def load_full_state(model: Qwen3, state: Mapping[str, Tensor]) -> None:
     Raises:
         BadInput: a tensor is missing, superfluous or of another shape than the model's.
     """
-    own = model.state_dict()
+    copy_state(model.state_dict(), state)
+
+
+def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, copy: Callable[[Tensor, Tensor], object] = Tensor.copy_) -> None:
+    """Set every tensor of ``own`` by ``copy(tensor, whole)``; raises as `load_full_state`."""
     problems = [f"{name}: not in the checkpoint" for name in own if name not in state]
     problems += [f"{name}: not in the model" for name in state if name not in own]
     problems += [
@@ -250,4 +266,4 @@ def load_full_state(model: Qwen3, state: Mapping[str, Tensor]) -> None:
         raise BadInput("the checkpoint does not fit the model's flags", value=shown, remedy="Take the shape from the model's config.json.")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(state[name])
+            copy(tensor, state[name])

@@ -44,7 +44,6 @@ class ModelFlags(Flags):
 
     INERT: ClassVar[dict[str, int]] = ENGINE_FLAGS
     REFUSED: ClassVar[dict[str, str]] = {
-        "--fp16": "loss scaling is missing; give --bf16, or neither for fp32",
         "--num-layers-per-virtual-pipeline-stage": "virtual pipeline stages only pay on many devices; convert without them",
         "--num-layer-list": "stages of unequal depth are not supported; choose a pipeline size that divides --num-layers",
         "--add-qkv-bias": "no Qwen3 model has a bias there",
@@ -72,6 +71,7 @@ class ModelFlags(Flags):
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     bf16: bool = False
+    fp16: bool = False
     tensor_model_parallel_size: int = 1
     pipeline_model_parallel_size: int = 1
     context_parallel_size: int = 1
@@ -93,6 +93,8 @@ class ModelFlags(Flags):
         missing = [flag for flag, given in wanted.items() if not given]
         if missing:
             raise ValueError("this engine runs the dense Qwen3 only, which needs " + ", ".join(missing))
+        if self.bf16 and self.fp16:
+            raise ValueError("--bf16 and --fp16 exclude each other")
         self._check_divisions()
         return self
 
@@ -116,7 +118,7 @@ class ModelFlags(Flags):
 
     @property
     def params_dtype_name(self) -> Dtype:
-        return "bf16" if self.bf16 else "fp32"
+        return "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"
 
     @property
     def layout(self) -> ParallelLayout:

@@ -18,11 +18,9 @@ from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.indexed import IndexedDataset
 from qwen3_ops.native.data.turns import IGNORE_INDEX, fit_turn
 
-"""Label of a token that is not trained."""
-
 Sample = Mapping[str, NDArray[np.int64]]
 
-_PADDING = {"attention_mask": 0, "labels": IGNORE_INDEX}
+_PADDING = {"attention_mask": 0, "labels": IGNORE_INDEX, "documents": 0}
 _SEPARATE_LAST_EPOCH_BELOW = 0.80  # GPTDataset: a last epoch used to less than this is shuffled by itself
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qwen3_ops.errors import BadInput
+from qwen3_ops.events import Events
 from qwen3_ops.native.data.indexed import IndexedDataset
+from qwen3_ops.native.data.packed_view import PackedDataset, documents_by_eos, is_neat, mask_prefix, positions_in
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.trainer_view import (
     InstructionDataset,
@@ -22,6 +24,7 @@ from qwen3_ops.native.data.trainer_view import (
     split_bounds,
 )
 from qwen3_ops.native.data.turns import IGNORE_INDEX
+from qwen3_ops.native.data.writer import with_suffix
 from qwen3_ops.native.training.flags import FLAGS
 from qwen3_ops.native.training.mask_defect import LossMaskDefect
 
@@ -36,17 +39,29 @@ class MicroBatch:
         records: which samples these are: record numbers of the data set (fine-tuning), or sample
             numbers of the joined texts (pre-training).
         num_tokens: without padding.
+        num_labels: positions that are learnt.
+        positions: int64 [b, s], each token's place in its document; None: in its row.
+        documents: int64 [b, s], the document of each token, which sees no other; None: a row is one.
     """
 
     tokens: Tensor
     labels: Tensor
     records: tuple[int, ...]
     num_tokens: int
+    num_labels: int
+    positions: Tensor | None = None
+    documents: Tensor | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
+        """On ``device``; the copy runs beside what the device is doing."""
         if device.type == "cpu":
             return self
-        return MicroBatch(tokens=self.tokens.to(device), labels=self.labels.to(device), records=self.records, num_tokens=self.num_tokens)
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.pin_memory().to(device, non_blocking=True)
+
+        parts = {name: moved(getattr(self, name)) for name in ("tokens", "labels", "positions", "documents")}
+        return replace(self, **parts)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,28 +85,55 @@ class InstructionSamples:
         )
         shifted = np.full_like(batch["labels"], IGNORE_INDEX)
         shifted[:, :-1] = batch["labels"][:, 1:]
+        learnt = int((shifted != IGNORE_INDEX).sum())
+        documents = batch.get("documents")
         return MicroBatch(
             tokens=torch.from_numpy(batch["input_ids"]),
             labels=torch.from_numpy(shifted),
             records=records,
-            num_tokens=sum(len(sample["input_ids"]) for sample in samples),
+            num_tokens=sum(len(sample["input_ids"]) for sample in samples) if documents is None else int((documents > 0).sum()),
+            num_labels=learnt,
+            positions=None if documents is None else torch.from_numpy(positions_in(documents)),
+            documents=None if documents is None else torch.from_numpy(documents),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSamples:
-    """Pre-training: sample n is the n-th piece of the shuffled, joined texts."""
+    """Pre-training: sample n is the n-th piece of the shuffled, joined texts.
+
+    Attributes:
+        eod: token that ends a text, for the next three.
+        reset_positions: count positions anew behind it.
+        separate: tokens see their own text only.
+        mask_eod: nothing is learnt at it, that is, not how the next text begins.
+    """
 
     dataset: PretrainDataset
+    eod: int
+    reset_positions: bool = False
+    separate: bool = False
+    mask_eod: bool = False
     defect: LossMaskDefect | None = None
 
     def micro_batch(self, first: int, size: int) -> MicroBatch:
         samples = [self.dataset[number] for number in range(first, first + size)]
-        tokens = torch.from_numpy(np.stack([sample["input_ids"] for sample in samples]))
-        labels = torch.from_numpy(np.stack([sample["labels"] for sample in samples]))
+        ids = np.stack([sample["input_ids"] for sample in samples])
+        tokens, labels = torch.from_numpy(ids), torch.from_numpy(np.stack([sample["labels"] for sample in samples]))
+        if self.mask_eod:
+            labels = labels.masked_fill(tokens == self.eod, IGNORE_INDEX)
         if self.defect is not None:
             labels = self.defect.damage(labels, first=first)
-        return MicroBatch(tokens=tokens, labels=labels, records=tuple(range(first, first + size)), num_tokens=tokens.numel())
+        documents = documents_by_eos(ids, eos=self.eod) if self.reset_positions or self.separate else None
+        return MicroBatch(
+            tokens=tokens,
+            labels=labels,
+            records=tuple(range(first, first + size)),
+            num_tokens=tokens.numel(),
+            num_labels=int((labels != IGNORE_INDEX).sum()),
+            positions=torch.from_numpy(positions_in(documents)) if documents is not None and self.reset_positions else None,
+            documents=torch.from_numpy(documents) if documents is not None and self.separate else None,
+        )
 
 
 Samples = InstructionSamples | PretrainSamples
@@ -106,47 +148,69 @@ class Splits:
     test: Samples | None
 
 
-def open_splits(flags: FLAGS) -> Splits:
+def open_splits(flags: FLAGS, events: Events) -> Splits:
     """The samples of the three parts of ``--data-path``.
 
     Raises:
         BadInput: no such data, or the split leaves nothing to train on.
     """
-    evaluations = flags.train_iters // flags.eval_interval + 1
-    wanted = (flags.train_iters, evaluations * flags.eval_iters, flags.eval_iters)
+    evaluations = flags.iterations // flags.eval_interval + 1
+    wanted = (flags.iterations, evaluations * flags.eval_iters, flags.eval_iters)
     prefix = Path(flags.data_path[0])
     tokenizer = Tokenizer(flags.tokenizer_name_or_path)
     if flags.prompt_type is not None:
         tokenizer.use_template(flags.prompt_type)
-    pad = tokenizer.pad_token_id
     parts: list[Samples | None] = []
     if flags.is_instruction_dataset:
-        dataset = InstructionDataset(prefix, flags.seq_length)
+        dataset = _instruction_dataset(flags, prefix, tokenizer, events)
         for documents, iters in zip(split_bounds(flags.split, len(dataset)), wanted, strict=True):
-            parts.append(_instruction_part(flags, dataset, documents, iters * flags.batch_size, pad) if documents and iters else None)
+            parts.append(_instruction_part(flags, dataset, documents, iters * flags.batch_size, tokenizer) if documents and iters else None)
     else:
         for documents, iters in zip(pretrain_split_bounds(flags.split, _num_documents(prefix)), wanted, strict=True):
-            parts.append(_pretrain_part(flags, prefix, documents, iters * flags.batch_size, pad) if documents and iters else None)
+            parts.append(_pretrain_part(flags, prefix, documents, iters * flags.batch_size, tokenizer) if documents and iters else None)
     train, validation, test = parts
     if train is None:
         raise BadInput("the split leaves nothing to train on", value=flags.split, source="--split")
     return Splits(train=train, validation=validation, test=test)
 
 
-def _instruction_part(flags: FLAGS, dataset: InstructionDataset, documents: range, samples: int, pad: int) -> InstructionSamples:
+def _instruction_dataset(flags: FLAGS, prefix: Path, tokenizer: Tokenizer, events: Events) -> InstructionDataset:
+    if flags.reset_position_ids:
+        if not flags.neat_pack:
+            events.warning(
+                "--reset-position-ids without --neat-pack: a document ends with every end token; where the template closes prompts "
+                "with it as well, conversations are torn. Pack and train with --neat-pack to keep them whole."
+            )
+        return PackedDataset(prefix, flags.seq_length, eos=None if flags.neat_pack else tokenizer.eos_token_id)
+    if with_suffix(mask_prefix(prefix), ".idx").is_file() and is_neat(IndexedDataset(mask_prefix(prefix))):
+        raise BadInput(
+            "the data set was packed with --neat-pack",
+            value=prefix,
+            remedy="Give --reset-position-ids --neat-pack, or records see each other.",
+        )
+    return InstructionDataset(prefix, flags.seq_length)
+
+
+def _instruction_part(
+    flags: FLAGS, dataset: InstructionDataset, documents: range, samples: int, tokenizer: Tokenizer
+) -> InstructionSamples:
     return InstructionSamples(
         dataset=dataset,
         order=documents.start + shuffled_order(len(documents), samples, flags.seed),
-        pad_token_id=pad,
+        pad_token_id=tokenizer.pad_token_id,
         pad_to_multiple_of=flags.pad_to_multiple_of,
         fixed_length=None if flags.variable_seq_lengths else flags.seq_length,
     )
 
 
-def _pretrain_part(flags: FLAGS, prefix: Path, documents: range, samples: int, pad: int) -> PretrainSamples:
+def _pretrain_part(flags: FLAGS, prefix: Path, documents: range, samples: int, tokenizer: Tokenizer) -> PretrainSamples:
     workers = flags.reproduce_loss_mask_defect
     return PretrainSamples(
-        dataset=PretrainDataset(prefix, flags.seq_length, samples, flags.seed, documents=documents, pad_token_id=pad),
+        dataset=PretrainDataset(prefix, flags.seq_length, samples, flags.seed, documents=documents, pad_token_id=tokenizer.pad_token_id),
+        eod=tokenizer.eos_token_id,
+        reset_positions=flags.reset_position_ids,
+        separate=flags.reset_attention_mask,
+        mask_eod=flags.eod_mask_loss,
         defect=None if workers is None else LossMaskDefect(workers, seq_length=flags.seq_length),
     )
 

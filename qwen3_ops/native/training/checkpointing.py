@@ -2,7 +2,7 @@
 
 ``SAVE/iter_0000100/`` holds ``mp_rank_*`` (weights, in mcore's format) and
 
-- ``trainer_state.json``: iteration, samples consumed, where the schedule stands, what must not change, what was done so far;
+- ``trainer_state.json``: see trainer_state.py;
 - ``optimizer.safetensors``: ``exp_avg.NAME``, ``exp_avg_sq.NAME``, ``step.NAME``, ``master.NAME`` (see optimizer.py);
 - ``rng.safetensors``: state of torch's generators, uint8.
 
@@ -13,13 +13,11 @@ is killed at any moment leaves the last complete iteration.
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,94 +27,83 @@ from qwen3_ops.errors import BadInput, Infrastructure
 from qwen3_ops.events import Events
 from qwen3_ops.native.checkpoint.mcore import write_checkpoint
 from qwen3_ops.native.model import Qwen3
+from qwen3_ops.native.training.distributed import World
 from qwen3_ops.native.training.flags import FLAGS
-from qwen3_ops.native.training.loop import Position, Totals
+from qwen3_ops.native.training.lora import is_lora
+from qwen3_ops.native.training.loss_scale import LossScale
 from qwen3_ops.native.training.optimizer import MixedPrecisionAdamW
+from qwen3_ops.native.training.position import Position, Totals
+from qwen3_ops.native.training.retention import delete_older
 from qwen3_ops.native.training.schedule import Schedule
+from qwen3_ops.native.training.sharding import whole
+from qwen3_ops.native.training.trainer_state import TRAINER_STATE, TrainerState, sample_order
 
-TRAINER_STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.safetensors"
 RNG = "rng.safetensors"
 
 
-class TrainerState(BaseModel):
-    """What a resumed run takes over and what it must share with the run before."""
+@dataclass(frozen=True, kw_only=True)
+class Saver:
+    """Writes checkpoints of a run into ``--save``; called by all its processes, the first of which writes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    folder: Path
+    flags: FLAGS
+    model: Qwen3
+    optimizer: MixedPrecisionAdamW
+    schedule: Schedule
+    scale: LossScale
+    world: World
+    events: Events
 
-    schema_version: int = 1
-    iteration: int
-    consumed_train_samples: int
-    schedule_samples: int
-    schedule: dict[str, Any]
-    sample_order: dict[str, Any]
-    """Flags that decide which sample is number n."""
-    totals: Totals = Field(default_factory=Totals)
-    """Of the run from its first iteration on, so that a resumed run can tell the whole."""
+    def save(self, position: Position, totals: Totals) -> None:
+        """Publish the next iteration, then delete those that ``--keep-last`` and ``--keep-best`` do not keep.
 
-    @classmethod
-    def read(cls, iteration_folder: Path) -> TrainerState | None:
-        """The state beside a checkpoint's ranks; None where another tool made the checkpoint."""
-        path = iteration_folder / TRAINER_STATE
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValidationError as error:
-            raise BadInput("the trainer's state is damaged", value=error.errors()[0]["msg"], source=path) from error
+        The first process has all of the weights and of the optimizer's state in its host memory meanwhile.
+        """
+        written = ((name, tensor) for name, tensor in self.model.state_dict().items() if is_lora(name) or not self.flags.lora_ckpt_filter)
+        weights = self._first_keeps((name, whole(tensor)) for name, tensor in written)
+        moments = {} if self.flags.no_save_optim else self._first_keeps(self.optimizer.state())
+        self.world.first_alone(lambda: self._write(position, totals, weights, moments))
 
+    def _first_keeps(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """In host memory; the other processes only help to make them whole."""
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors if self.world.first}
 
-def sample_order(flags: FLAGS) -> dict[str, Any]:
-    return {"seed": flags.seed, "split": flags.split, "global_batch_size": flags.batch_size, "seq_length": flags.seq_length}
+    def _write(self, position: Position, totals: Totals, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+        flags, folder = self.flags, self.folder
+        state = TrainerState(
+            iteration=position.iteration,
+            consumed_train_samples=position.consumed_samples,
+            schedule_samples=position.schedule_samples,
+            schedule=self.schedule.state(),
+            sample_order=sample_order(flags),
+            totals=totals,
+            loss_scale=self.scale.state(),
+        )
 
+        def write_state(iteration_folder: Path) -> None:
+            write_atomically(iteration_folder / TRAINER_STATE, state.model_dump_json(indent=2) + "\n")
+            if not flags.no_save_optim:
+                _save_tensors(moments, iteration_folder / OPTIMIZER)
+            if not flags.no_save_rng:
+                _save_tensors(rng_state(self.world.device), iteration_folder / RNG)
 
-def save_checkpoint(
-    position: Position, totals: Totals, *, flags: FLAGS, model: Qwen3, optimizer: MixedPrecisionAdamW, schedule: Schedule, events: Events
-) -> None:
-    """Write ``--save``'s next iteration, then delete those that ``--keep-last`` does not keep."""
-    assert flags.save is not None
-    state = TrainerState(
-        iteration=position.iteration,
-        consumed_train_samples=position.consumed_samples,
-        schedule_samples=position.schedule_samples,
-        schedule=schedule.state(),
-        sample_order=sample_order(flags),
-        totals=totals,
-    )
-
-    def write_state(folder: Path) -> None:
-        write_atomically(folder / TRAINER_STATE, state.model_dump_json(indent=2) + "\n")
-        if not flags.no_save_optim:
-            _save_tensors(optimizer.state(), folder / OPTIMIZER)
-        if not flags.no_save_rng:
-            _save_tensors(rng_state(), folder / RNG)
-
-    print(f"saving checkpoint at iteration {position.iteration:7d} to {flags.save} in torch format", flush=True)
-    write_checkpoint(
-        flags.save,
-        iteration=position.iteration,
-        state=model.state_dict(),
-        model=model.spec,
-        layout=flags.layout,
-        dtype=flags.params_dtype_name,
-        extra_args=_args(flags, position),
-        lora_only=flags.lora_ckpt_filter,
-        beside=write_state,
-    )
-    print(f"  successfully saved checkpoint from iteration {position.iteration:7d} to {flags.save}", flush=True)
-    events.emit("checkpoint", iteration=position.iteration, folder=str(flags.save))
-    if flags.keep_last is not None:
-        delete_older(flags.save, newest=position.iteration, keep_last=flags.keep_last)
-
-
-def delete_older(save: Path, *, newest: int, keep_last: int) -> None:
-    """Delete iterations before ``newest``, which the tracker names, so that ``keep_last`` stay; only those that this trainer wrote."""
-    written = {int(state.parent.name.removeprefix("iter_")): state.parent for state in save.glob(f"iter_*/{TRAINER_STATE}")}
-    older = sorted(number for number in written if number < newest)
-    for number in older[: max(0, len(older) + 1 - keep_last)]:
-        doomed = written[number].with_name(f".{written[number].name}.old")  # a deletion that is killed leaves no half iteration
-        written[number].rename(doomed)
-        shutil.rmtree(doomed)
+        print(f"saving checkpoint at iteration {position.iteration:7d} to {folder} in torch format", flush=True)
+        write_checkpoint(
+            folder,
+            iteration=position.iteration,
+            state=weights,
+            model=self.model.spec,
+            layout=flags.layout,
+            dtype=flags.params_dtype_name,
+            extra_args=_args(flags, position),
+            lora_only=flags.lora_ckpt_filter,
+            beside=write_state,
+        )
+        print(f"  successfully saved checkpoint from iteration {position.iteration:7d} to {folder}", flush=True)
+        self.events.emit("checkpoint", iteration=position.iteration, folder=str(folder))
+        if flags.keep_last is not None:
+            delete_older(folder, newest=position.iteration, keep_last=flags.keep_last, keep_best=flags.keep_best)
 
 
 def _args(flags: FLAGS, position: Position) -> dict[str, object]:
@@ -124,7 +111,7 @@ def _args(flags: FLAGS, position: Position) -> dict[str, object]:
     args: dict[str, object] = {
         "consumed_train_samples": position.consumed_samples,
         "seq_length": flags.seq_length,
-        "train_iters": flags.train_iters,
+        "train_iters": flags.iterations,
         "micro_batch_size": flags.micro_batch_size,
         "global_batch_size": flags.batch_size,
         "lr": flags.lr,
@@ -137,22 +124,23 @@ def _args(flags: FLAGS, position: Position) -> dict[str, object]:
     return args
 
 
-def rng_state() -> dict[str, Tensor]:
+def rng_state(device: torch.device) -> dict[str, Tensor]:
+    """Of torch's generators: ``cpu``, and the device's by its type."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state(device)
     return states
 
 
-def restore_rng(iteration_folder: Path) -> None:
+def restore_rng(iteration_folder: Path, device: torch.device) -> None:
     """Set the generators as they were; nothing where no state was saved."""
     path = iteration_folder / RNG
     if not path.is_file():
         return
     states = load_tensors(path)
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    if device.type in states and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[device.type], device)
 
 
 def load_tensors(path: Path) -> Mapping[str, Tensor]:

@@ -1,12 +1,10 @@
-"""MindSpeed-LLM's training log lines and TensorBoard scalars, so that their readers can be shared."""
+"""MindSpeed-LLM's training log lines, so that their readers can be shared."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 
 from qwen3_ops.model import ModelSpec
 
@@ -18,6 +16,9 @@ class StepReport:
     Attributes:
         learning_rate: of the next step, as Megatron prints it.
         seconds: per iteration.
+        lm_loss: None where no step since the last report was taken.
+        grad_norm: None where the last step was left out.
+        skipped: steps left out since the last report, ``nan`` of them for a loss or gradient that was not a number.
         teraflops: per second and device by Megatron's formula; None to leave it out.
     """
 
@@ -27,8 +28,11 @@ class StepReport:
     batch_size: int
     seconds: float
     learning_rate: float
-    lm_loss: float
-    grad_norm: float
+    lm_loss: float | None
+    grad_norm: float | None
+    loss_scale: float = 1.0
+    skipped: int = 0
+    nan: int = 0
     teraflops: float | None = None
 
     def line(self) -> str:
@@ -40,11 +44,11 @@ class StepReport:
             "" if self.teraflops is None else f" throughput per GPU (TFLOP/s/GPU): {self.teraflops:.1f} |",
             f" learning rate: {self.learning_rate:.6E} |",
             f" global batch size: {self.batch_size:5d} |",
-            f" lm loss: {self.lm_loss:.6E} |" if self.lm_loss > 0 else "",
-            f" loss scale: {1.0:.1f} |",
-            f" grad norm: {self.grad_norm:.3f} |",
-            f" number of skipped iterations: {0:3d} |",
-            f" number of nan iterations: {0:3d} |",
+            f" lm loss: {self.lm_loss:.6E} |" if self.lm_loss is not None and self.lm_loss > 0 else "",
+            f" loss scale: {self.loss_scale:.1f} |",
+            "" if self.grad_norm is None else f" grad norm: {self.grad_norm:.3f} |",
+            f" number of skipped iterations: {self.skipped:3d} |",
+            f" number of nan iterations: {self.nan:3d} |",
         ]
         return "".join(parts)
 
@@ -64,37 +68,3 @@ def floating_point_operations(spec: ModelSpec, *, batch_size: int, seq_length: i
     mlp = 1.5 * spec.ffn_hidden_size / spec.hidden_size
     logits = spec.padded_vocab_size / (2 * spec.num_layers * spec.hidden_size)
     return 12 * batch_size * seq_length * spec.num_layers * spec.hidden_size**2 * (attention + mlp + logits)
-
-
-class Scalars:
-    """TensorBoard scalars under Megatron's names; does nothing without a folder."""
-
-    def __init__(self, folder: Path | None, *, purge_step: int | None) -> None:
-        self._writer: Any = None
-        if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)
-
-    def step(self, report: StepReport) -> None:
-        values = {
-            "learning-rate": report.learning_rate,
-            "lm loss": report.lm_loss,
-            "loss-scale": 1.0,
-            "grad-norm": report.grad_norm,
-        }
-        self._write(values, report.iteration, report.consumed_samples)
-
-    def validation(self, loss: float, *, iteration: int, consumed_samples: int) -> None:
-        self._write({"lm loss validation": loss}, iteration, consumed_samples)
-
-    def _write(self, values: dict[str, float], iteration: int, consumed_samples: int) -> None:
-        if self._writer is None:
-            return
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, iteration)
-            self._writer.add_scalar(f"{name} vs samples", value, consumed_samples)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()

@@ -2,92 +2,33 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from types import FrameType
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
-from qwen3_ops.errors import Interrupted, QualityGate
+from qwen3_ops.errors import Interrupted
 from qwen3_ops.events import Events
-from qwen3_ops.native.data.turns import IGNORE_INDEX
 from qwen3_ops.native.model import Qwen3
 from qwen3_ops.native.training.batches import MicroBatch, Samples, Splits
+from qwen3_ops.native.training.distributed import World
 from qwen3_ops.native.training.flags import FLAGS
-from qwen3_ops.native.training.log import Scalars, StepReport, floating_point_operations, validation_lines
-from qwen3_ops.native.training.loss import token_losses_mean
+from qwen3_ops.native.training.log import validation_lines
+from qwen3_ops.native.training.loss_scale import LossScale
 from qwen3_ops.native.training.optimizer import MixedPrecisionAdamW
+from qwen3_ops.native.training.policy import Policy
+from qwen3_ops.native.training.position import Position, Totals
+from qwen3_ops.native.training.reporting import Reporter, Step
+from qwen3_ops.native.training.scalars import Scalars
 from qwen3_ops.native.training.schedule import Schedule
-
-
-@dataclass(kw_only=True)
-class Position:
-    """How far a run is: all that the next step depends on besides weights and optimizer.
-
-    Attributes:
-        consumed_samples: number of the next training sample.
-        schedule_samples: where the learning rate's schedule stands; not the same after a start
-            from a converted checkpoint without ``--finetune``.
-    """
-
-    iteration: int = 0
-    consumed_samples: int = 0
-    schedule_samples: int = 0
-
-
-@dataclass(kw_only=True)
-class Totals:
-    """What a run did so far, all its processes together: it is saved with every checkpoint.
-
-    Attributes:
-        tokens: trained on, without padding.
-        seconds: of the steps, without validation and saving.
-    """
-
-    iterations: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    first_loss: float | None = None
-    last_loss: float | None = None
-
-    def add(self, *, loss: float, tokens: int, seconds: float) -> None:
-        self.iterations += 1
-        self.tokens += tokens
-        self.seconds += seconds
-        self.first_loss = loss if self.first_loss is None else self.first_loss
-        self.last_loss = loss
-
-
-class StopRequest:
-    """Set by SIGTERM or SIGINT; the loop ends after the step it is in."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-
-    def _set(self, number: int, frame: FrameType | None) -> None:
-        self.reason = signal.Signals(number).name
-
-    @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        if threading.current_thread() is not threading.main_thread():  # only there handlers can be set
-            yield self
-            return
-        previous = {number: signal.signal(number, self._set) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+from qwen3_ops.native.training.step import compute_gradients, micro_batch_loss
+from qwen3_ops.native.training.stopping import StopRequest
 
 
 @dataclass(kw_only=True)
 class Trainer:
-    """One run in one process.
+    """One run, in one process or in several that do the same on other micro batches.
 
     Attributes:
         totals: what was done before, of a run that is continued.
@@ -98,116 +39,94 @@ class Trainer:
     model: Qwen3
     optimizer: MixedPrecisionAdamW
     schedule: Schedule
+    scale: LossScale
     splits: Splits
     position: Position
     totals: Totals
+    world: World
     events: Events
     scalars: Scalars
     save: Callable[[Position, Totals], None] | None
-    device: torch.device
+    reporter: Reporter = field(init=False)
+    policy: Policy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reporter = Reporter(flags=self.flags, spec=self.model.spec, world=self.world, events=self.events, scalars=self.scalars)
+        self.policy = Policy(flags=self.flags, events=self.events, records_of=self._records_of)
 
     def run(self) -> None:
-        """Train to ``--train-iters``.
+        """Train to ``--train-iters`` or ``--train-samples``.
 
         Raises:
             Interrupted: by a signal or by ``--exit-duration-in-mins`` / ``--exit-interval``, after saving.
-            QualityGate: a loss or gradient norm is not finite; nothing of that step is kept.
+            QualityGate: a loss or gradient norm is not finite, or far from the last ones, and the policy is to stop;
+                nothing of that step is kept.
         """
         flags, position = self.flags, self.position
-        started = time.monotonic()
-        interval = _Interval()
+        stop = StopRequest(flags, self.world)
         with (
-            StopRequest().listening() as stop,
-            self.events.progress("training", total=flags.train_iters, unit="iterations", done=position.iteration) as bar,
+            stop.listening(),
+            self.events.progress("training", total=flags.iterations, unit="iterations", done=position.iteration) as bar,
         ):
-            while position.iteration < flags.train_iters:
-                loss, norm = self._step()
-                interval.add(loss)
-                self._report(interval, loss=loss, norm=norm)
-                if position.iteration % flags.log_interval == 0:
-                    interval = _Interval()
-                bar.advance(loss=loss)
-                if position.iteration % flags.eval_interval == 0 and not stop.reason:
+            while position.iteration < flags.iterations:
+                started = time.monotonic()
+                step = self._step()
+                self._count(step, seconds=time.monotonic() - started)
+                bar.advance(loss=step.loss)
+                reason = stop.reason(position.iteration)
+                if position.iteration % flags.eval_interval == 0 and not reason:
                     self._validate(position.iteration // flags.eval_interval - 1)
-                reason = stop.reason or self._exit_reason(time.monotonic() - started)
                 self._save_if_due(asked=reason is not None)
-                if reason and position.iteration < flags.train_iters:
+                if reason and position.iteration < flags.iterations:
                     raise self._interrupted(reason)
         self._validate(position.iteration // flags.eval_interval, part="validation")
         self._test()
 
-    def _step(self) -> tuple[float, float]:
-        """One optimizer step; returns loss and gradient norm."""
-        flags, position, started = self.flags, self.position, time.monotonic()
-        self.model.train()
-        losses: list[Tensor] = []
-        tokens = 0
-        for number in range(flags.micro_batches):
-            batch = self._micro_batch(self.splits.train, position.consumed_samples + number * flags.micro_batch_size)
-            if not (batch.labels != IGNORE_INDEX).any():
-                self.events.warning(f"nothing to learn in a micro batch: records {', '.join(map(str, batch.records))}")
-            loss = self._loss(batch)
-            (loss / flags.micro_batches).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            tokens += batch.num_tokens
-        self._require_finite("loss", torch.stack(losses))
-        norm = self.optimizer.gradient_norm()
-        self._require_finite("gradient norm", norm.expand(flags.micro_batches))
-        self.optimizer.step(self.schedule.lr(position.schedule_samples), norm=norm)
+    def _step(self) -> Step:
+        """One iteration: gradients, a look at them, new weights unless they are left out."""
+        gradients = compute_gradients(
+            self.model,
+            self._own_batches(self.splits.train, self.position.consumed_samples),
+            count=self.flags.micro_batches // self.world.size,
+            optimizer=self.optimizer,
+            scale=self.scale,
+            world=self.world,
+        )
+        usable = self.policy.check_losses(gradients.losses, iteration=self.position.iteration + 1)
+        overflow = self.scale.dynamic and usable and not bool(torch.isfinite(gradients.norm))
+        usable = usable and (overflow or self.policy.check_norm(gradients.norm, iteration=self.position.iteration + 1))
+        if overflow:
+            self.scale.overflowed()
+        if overflow or not usable:
+            self.optimizer.forget_gradients()
+            return Step(loss=gradients.loss, grad_norm=None, tokens=gradients.tokens, nan=not usable)
+        self.optimizer.step(self.schedule.lr(self.position.schedule_samples), norm=gradients.norm)
+        self.scale.stepped()
+        return Step(loss=gradients.loss, grad_norm=float(gradients.norm), tokens=gradients.tokens)
+
+    def _count(self, step: Step, *, seconds: float) -> None:
+        position, size = self.position, self.flags.batch_size
         position.iteration += 1
-        position.consumed_samples += flags.batch_size
-        position.schedule_samples += flags.batch_size
-        mean = float(torch.stack(losses).mean())
-        self.totals.add(loss=mean, tokens=tokens, seconds=time.monotonic() - started)
-        return mean, float(norm)
+        position.consumed_samples += size
+        position.schedule_samples += 0 if step.skipped else size
+        self.totals.add(loss=step.loss, tokens=step.tokens, seconds=seconds, skipped=step.skipped)
+        lr = self.schedule.lr(position.schedule_samples)
+        self.reporter.step(step, position, learning_rate=lr, loss_scale=self.scale.scale, seconds=seconds)
 
-    def _micro_batch(self, samples: Samples, first: int) -> MicroBatch:
-        return samples.micro_batch(first, self.flags.micro_batch_size).to(self.device)
-
-    def _loss(self, batch: MicroBatch) -> Tensor:
-        return token_losses_mean(self.model.hidden_states(batch.tokens), self.model.output_weight, batch.labels)
-
-    def _require_finite(self, what: str, values: Tensor) -> None:
-        """``values``: one for each micro batch of the step."""
-        bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
-        if not bad:
-            return
+    def _own_batches(self, samples: Samples, first: int) -> Iterator[MicroBatch]:
+        """This process's micro batches of the global batch that starts with sample ``first``: of every ``size`` one."""
         size = self.flags.micro_batch_size
-        records = [
-            record
-            for number in bad
-            for record in self._micro_batch(self.splits.train, self.position.consumed_samples + number * size).records
-        ]
-        raise QualityGate(
-            f"the {what} of iteration {self.position.iteration + 1} is not a number",
-            value=f"seen with the records {', '.join(map(str, records))}",
-            source=self.flags.data_path[0],
-            remedy="Lower --lr or look at these records; the last saved checkpoint is untouched.",
-        )
+        for number in range(self.world.rank, self.flags.micro_batches, self.world.size):
+            batch = samples.micro_batch(first + number * size, size)
+            if not batch.num_labels:
+                self.events.warning(f"nothing to learn in a micro batch: records {', '.join(map(str, batch.records))}")
+            yield batch.to(self.world.device)
 
-    def _report(self, interval: _Interval, *, loss: float, norm: float) -> None:
-        """Every iteration to the events and to TensorBoard, every ``--log-interval`` to the log."""
-        flags, position = self.flags, self.position
-        seconds = interval.seconds_per_iteration()
-        operations = floating_point_operations(self.model.spec, batch_size=flags.batch_size, seq_length=flags.seq_length)
-        report = StepReport(
-            iteration=position.iteration,
-            train_iters=flags.train_iters,
-            consumed_samples=position.consumed_samples,
-            batch_size=flags.batch_size,
-            seconds=seconds,
-            learning_rate=self.schedule.lr(position.schedule_samples),
-            lm_loss=loss,
-            grad_norm=norm,
-            # Sequences of varying length are shorter than the formula counts: no figure is better than a wrong one.
-            teraflops=operations / seconds / 1e12 if flags.log_throughput and not flags.variable_seq_lengths else None,
-        )
-        self.scalars.step(report)
-        self.events.metric(
-            step=position.iteration, lm_loss=loss, learning_rate=report.learning_rate, grad_norm=norm, seconds=interval.last_seconds()
-        )
-        if position.iteration % flags.log_interval == 0:
-            print(replace(report, lm_loss=interval.mean_loss()).line(), flush=True)
+    def _records_of(self, micro_batches: list[int]) -> list[int]:
+        """Record numbers of micro batches of the step at hand."""
+        size = self.flags.micro_batch_size
+        first = self.position.consumed_samples
+        return [record for number in micro_batches for record in self.splits.train.micro_batch(first + number * size, size).records]
 
     def _validate(self, evaluations: int, *, part: str | None = None) -> None:
         """The loss on validation samples that ``evaluations`` earlier ones have not used."""
@@ -215,6 +134,7 @@ class Trainer:
             return
         flags, position = self.flags, self.position
         loss = self._mean_loss(self.splits.validation, first=evaluations * flags.eval_iters * flags.batch_size)
+        self.totals.validation_loss = loss
         print(validation_lines(position.iteration, loss, part=part), flush=True)
         self.scalars.validation(loss, iteration=position.iteration, consumed_samples=position.consumed_samples)
         self.events.metric(step=position.iteration, validation_loss=loss)
@@ -230,47 +150,19 @@ class Trainer:
         """Over ``--eval-iters`` batches from sample ``first`` on, every micro batch counting alike."""
         flags = self.flags
         self.model.eval()
-        starts = range(first, first + flags.eval_iters * flags.batch_size, flags.micro_batch_size)
-        return float(torch.stack([self._loss(self._micro_batch(samples, start)) for start in starts]).mean())
+        starts = range(first, first + flags.eval_iters * flags.batch_size, flags.batch_size)
+        losses = [micro_batch_loss(self.model, batch) for start in starts for batch in self._own_batches(samples, start)]
+        return float(self.world.gather(torch.stack(losses)).mean())
 
     def _save_if_due(self, *, asked: bool) -> None:
         flags, iteration = self.flags, self.position.iteration
         due = flags.save_interval is not None and iteration % flags.save_interval == 0
-        if self.save is not None and (due or asked or iteration == flags.train_iters):
+        if self.save is not None and (due or asked or iteration == flags.iterations):
             self.save(self.position, self.totals)
-
-    def _exit_reason(self, seconds: float) -> str | None:
-        minutes, interval = self.flags.exit_duration_in_mins, self.flags.exit_interval
-        if minutes is not None and seconds >= minutes * 60:
-            return f"--exit-duration-in-mins {minutes}"
-        if interval is not None and self.position.iteration % interval == 0:
-            return f"--exit-interval {interval}"
-        return None
 
     def _interrupted(self, reason: str) -> Interrupted:
         return Interrupted(
-            f"training was stopped by {reason} after iteration {self.position.iteration} of {self.flags.train_iters}",
+            f"training was stopped by {reason} after iteration {self.position.iteration} of {self.flags.iterations}",
             value=f"saved in {self.flags.save}" if self.save is not None else "nothing is saved, there is no --save",
             remedy="Start it again without --finetune, --no-load-optim and --no-load-rng: it goes on from there.",
         )
-
-
-class _Interval:
-    """Losses and times since the last log line."""
-
-    def __init__(self) -> None:
-        self._losses: list[float] = []
-        self._times = [time.monotonic()]
-
-    def add(self, loss: float) -> None:
-        self._losses.append(loss)
-        self._times.append(time.monotonic())
-
-    def mean_loss(self) -> float:
-        return sum(self._losses) / len(self._losses)
-
-    def last_seconds(self) -> float:
-        return self._times[-1] - self._times[-2]
-
-    def seconds_per_iteration(self) -> float:
-        return (self._times[-1] - self._times[0]) / len(self._losses)

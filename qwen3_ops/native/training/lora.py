@@ -14,28 +14,48 @@ from torch import Tensor, nn
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.model import Qwen3
 from qwen3_ops.native.training.flags import FLAGS
+from qwen3_ops.native.training.sharding import assign
 
 
 def is_lora(name: str) -> bool:
     return ".lora_A." in name or ".lora_B." in name
 
 
-def add_lora(model: Qwen3, flags: FLAGS) -> None:
+def add_lora(model: Qwen3, flags: FLAGS, *, dtype: torch.dtype) -> None:
     """Wrap the target modules in place and freeze everything else.
 
-    A is drawn from ``--seed``, uniform in +-1/sqrt(fan-in) (Kaiming with a = sqrt 5); B is zero.
-    The new state keys are ``MODULE.base_layer.weight`` and ``MODULE.lora_{A,B}.default.weight``.
+    The new state keys are ``MODULE.base_layer.weight`` and ``MODULE.lora_{A,B}.default.weight``, the latter
+    of ``dtype`` and not set yet: the model may be on the meta device.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(r=flags.lora_r, lora_alpha=flags.lora_alpha, target_modules=list(flags.lora_target_modules), lora_dropout=0.0)
-    dtype = model.decoder.final_layernorm.weight.dtype
-    torch.manual_seed(flags.seed)
-    inject_adapter_in_model(config, model, adapter_name="default")
+    with torch.device("meta"):
+        _inject(model, flags)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_lora(name))
         if is_lora(name):
             parameter.data = parameter.data.to(dtype)
+
+
+def draw_lora(model: Qwen3, flags: FLAGS) -> dict[str, Tensor]:
+    """Starting values: A from ``--seed``, uniform in +-1/sqrt(fan-in) (Kaiming with a = sqrt 5), layer after layer; B zero."""
+    from peft.tuners.lora import LoraLayer
+
+    torch.manual_seed(flags.seed)
+    drawn: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            with torch.device("meta"):
+                base = nn.Linear(module.in_features, module.out_features, bias=False)
+            single = nn.ModuleDict({name.rpartition(".")[2]: base.to_empty(device="cpu")})
+            _inject(single, flags)
+            drawn |= {f"{name}.{key.partition('.')[2]}": value for key, value in single.state_dict().items() if is_lora(key)}
+    return drawn
+
+
+def _inject(model: nn.Module, flags: FLAGS) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=flags.lora_r, lora_alpha=flags.lora_alpha, target_modules=list(flags.lora_target_modules), lora_dropout=0.0)
+    inject_adapter_in_model(config, model, adapter_name="default")
 
 
 def split_lora(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -65,6 +85,5 @@ def load_lora(model: nn.Module, state: Mapping[str, Tensor], *, source: object) 
             source=source,
             remedy="Take --lora-r and --lora-target-modules from the run that made them.",
         )
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(state[name])
+    for name, parameter in own.items():
+        assign(parameter, state[name])

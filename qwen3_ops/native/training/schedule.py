@@ -61,15 +61,17 @@ def _falling(style: str, part: float) -> float:
 
 
 def schedule_of(flags: FLAGS) -> Schedule:
-    decay_steps = (flags.lr_decay_iters or flags.train_iters) * flags.batch_size
+    size = flags.batch_size
+    decay_steps = flags.lr_decay_samples or flags.train_samples or (flags.lr_decay_iters or flags.iterations) * size
     fraction = flags.lr_warmup_fraction
+    warmup_steps = fraction * decay_steps if fraction is not None else float(flags.lr_warmup_samples or flags.lr_warmup_iters * size)
     return Schedule(
         style=flags.lr_decay_style,
         max_lr=flags.lr,
         min_lr=flags.min_lr,
         init_lr=flags.lr_warmup_init,
-        warmup_steps=fraction * decay_steps if fraction is not None else float(flags.lr_warmup_iters * flags.batch_size),
+        warmup_steps=warmup_steps,
         decay_steps=decay_steps,
         wsd_style=flags.lr_wsd_decay_style,
-        wsd_decay_steps=(flags.lr_wsd_decay_iters or 0) * flags.batch_size,
+        wsd_decay_steps=flags.lr_wsd_decay_samples or (flags.lr_wsd_decay_iters or 0) * size,
     )

@@ -7,20 +7,23 @@ import shutil
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.events import Events
 from qwen3_ops.native.checkpoint.dtypes import as_torch_dtype
 from qwen3_ops.native.checkpoint.mcore import McoreCheckpoint, open_checkpoint, read_tracker
 from qwen3_ops.native.checkpoint.tracker import iteration_folder
-from qwen3_ops.native.model import Qwen3, build_model, load_full_state
-from qwen3_ops.native.training.checkpointing import OPTIMIZER, TrainerState, load_tensors, restore_rng, sample_order
+from qwen3_ops.native.model import Qwen3, copy_state
+from qwen3_ops.native.training.checkpointing import OPTIMIZER, load_tensors, restore_rng
+from qwen3_ops.native.training.distributed import World
 from qwen3_ops.native.training.flags import FLAGS
-from qwen3_ops.native.training.loop import Position, Totals
-from qwen3_ops.native.training.lora import add_lora, load_lora, split_lora
+from qwen3_ops.native.training.lora import add_lora, draw_lora, load_lora, split_lora
+from qwen3_ops.native.training.loss_scale import LossScale
 from qwen3_ops.native.training.optimizer import MixedPrecisionAdamW
+from qwen3_ops.native.training.position import Position, Totals
 from qwen3_ops.native.training.schedule import Schedule
+from qwen3_ops.native.training.sharding import assign, shard
+from qwen3_ops.native.training.trainer_state import TrainerState, sample_order
 
 
 def refuse_overwriting(flags: FLAGS) -> None:
@@ -44,13 +47,13 @@ def remove_leftovers(flags: FLAGS) -> None:
             shutil.rmtree(leftover)
 
 
-def load_model(flags: FLAGS, *, device: torch.device, events: Events) -> tuple[Qwen3, McoreCheckpoint | None]:
+def load_model(flags: FLAGS, *, world: World, events: Events) -> tuple[Qwen3, McoreCheckpoint | None]:
     """The model with its starting weights, and the checkpoint that the run continues (None: from scratch).
 
     Raises:
         BadInput: no checkpoint where one is named, or one that does not fit the flags.
     """
-    model = build_model(flags.model_spec(), dtype=as_torch_dtype(flags.params_dtype_name), device=device)
+    model = _without_weights(flags, world)
     if flags.load is None:
         events.log(f"no --load: the weights are drawn at random from seed {flags.seed}")
         draw_weights(model, std=flags.init_method_std, seed=flags.seed)
@@ -61,9 +64,9 @@ def load_model(flags: FLAGS, *, device: torch.device, events: Events) -> tuple[Q
         raise BadInput(
             "the checkpoint holds LoRA weights", value=flags.load, source="--load", remedy="Merge it first, or give the LoRA flags."
         )
-    load_full_state(model, base)
+    own, _ = split_lora(model.state_dict())
+    copy_state(own, base, copy=assign)
     if flags.lora:
-        add_lora(model, flags)
         if flags.lora_load is not None:
             source = _open(flags.lora_load, flags, events)
             _, adapter = split_lora(source.state())
@@ -71,12 +74,32 @@ def load_model(flags: FLAGS, *, device: torch.device, events: Events) -> tuple[Q
                 raise BadInput("the checkpoint holds no LoRA weights", value=flags.lora_load, source="--lora-load")
         if adapter:
             _check_alpha(source, flags)
-            load_lora(model, adapter, source=source.folder)
+        load_lora(model, adapter or draw_lora(model, flags), source=source.folder)
     return model, source
 
 
+def _without_weights(flags: FLAGS, world: World) -> Qwen3:
+    """The model on its device, in parts where the flags ask for it; no time is spent on drawing numbers."""
+    dtype = as_torch_dtype(flags.params_dtype_name)
+    trained = torch.float32 if flags.use_torch_fsdp2 else dtype
+    with torch.device("meta"):
+        model = Qwen3(flags.model_spec(), dtype=dtype if flags.lora else trained)
+    if flags.lora:
+        add_lora(model, flags, dtype=trained)
+    if flags.use_torch_fsdp2:
+        shard(model, world, dtype=dtype)
+    return model.to_empty(device=world.device)
+
+
 def restore(
-    source: McoreCheckpoint | None, *, flags: FLAGS, optimizer: MixedPrecisionAdamW, schedule: Schedule, events: Events
+    source: McoreCheckpoint | None,
+    *,
+    flags: FLAGS,
+    optimizer: MixedPrecisionAdamW,
+    schedule: Schedule,
+    scale: LossScale,
+    device: torch.device,
+    events: Events,
 ) -> tuple[Position, Totals]:
     """Set optimizer and generators as the flags ask and return where the run goes on and what it did so far.
 
@@ -87,8 +110,8 @@ def restore(
         return Position(), Totals()
     folder = iteration_folder(source.folder, source.iteration)
     state = TrainerState.read(folder)
-    if source.iteration > flags.train_iters:
-        raise BadInput("the checkpoint is past --train-iters", value=f"{source.iteration} > {flags.train_iters}", source=folder)
+    if source.iteration > flags.iterations:
+        raise BadInput("the checkpoint is past --train-iters", value=f"{source.iteration} > {flags.iterations}", source=folder)
     position = Position(iteration=source.iteration, consumed_samples=source.iteration * flags.batch_size)
     if state is not None:
         position.consumed_samples = state.consumed_train_samples
@@ -102,13 +125,14 @@ def restore(
             )
         _compare_schedule(state, schedule, flags, folder=folder)
         optimizer.load(load_tensors(folder / OPTIMIZER), source=folder / OPTIMIZER)
+        scale.restore(state.loss_scale)
         position.schedule_samples = state.schedule_samples
     elif position.iteration:
         events.warning(
             f"--no-load-optim without --finetune: iteration {position.iteration + 1} starts with a new optimizer and learning-rate schedule"
         )
     if not flags.no_load_rng:
-        restore_rng(folder)
+        restore_rng(folder, device)
     events.log(f"going on after iteration {position.iteration}, {position.consumed_samples} samples consumed")
     return position, state.totals if state is not None else Totals()
 
@@ -118,12 +142,10 @@ def draw_weights(model: Qwen3, *, std: float, seed: int) -> None:
     generator = torch.Generator(device="cpu").manual_seed(seed)
     residual = std / math.sqrt(2 * model.spec.num_layers)
     for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            nn.init.ones_(parameter)
-            continue
-        scale = residual if name.endswith(("linear_proj.weight", "linear_fc2.weight")) else std
-        with torch.no_grad():
-            parameter.copy_(torch.empty(parameter.shape).normal_(std=scale, generator=generator))
+        drawn = torch.ones(parameter.shape)
+        if parameter.dim() > 1:
+            drawn.normal_(std=residual if name.endswith(("linear_proj.weight", "linear_fc2.weight")) else std, generator=generator)
+        assign(parameter, drawn)
 
 
 def _open(folder: Path, flags: FLAGS, events: Events) -> McoreCheckpoint:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from qwen3_ops.errors import BadInput
+from qwen3_ops.events import Events
 from qwen3_ops.native.checkpoint.mcore import read_tracker
 from qwen3_ops.native.data.turns import IGNORE_INDEX
 from qwen3_ops.native.training.batches import InstructionSamples, PretrainSamples, open_splits
@@ -27,7 +28,7 @@ Train = Callable[[list[str]], Any]
 
 
 def splits(argv: list[str]) -> Any:
-    return open_splits(FLAGS.parse(argv)[0])
+    return open_splits(FLAGS.parse(argv)[0], Events())
 
 
 @pytest.fixture

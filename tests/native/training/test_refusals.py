@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from qwen3_ops.errors import BadInput, Infrastructure, QualityGate
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker, write_checkpoint
+from qwen3_ops.native.training.distributed import World
+from qwen3_ops.native.training.flags import FLAGS
+from qwen3_ops.native.training.verb import check_world
 
 Train = Callable[[list[str]], Any]
 
@@ -87,10 +91,19 @@ def test_weights_that_are_not_numbers_end_the_run(train: Train, short: list[str]
     assert read_tracker(tmp_path / "save") is None
 
 
-def test_torchrun_is_refused(train: Train, short: list[str], edit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "8")
-    with pytest.raises(BadInput, match="one process"):
-        train(edit.changed(short, save=tmp_path / "save"))
+def test_fsdp_alone_is_refused(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="needs several processes"):
+        train([*edit.changed(short, save=tmp_path / "save"), "--use-torch-fsdp2"])
+
+
+@pytest.mark.parametrize(
+    ("size", "extra", "message"),
+    [(3, [], "not divisible by the micro batches of all"), (2, ["--reproduce-loss-mask-defect", "2"], "for one process")],
+)
+def test_a_number_of_processes_that_does_not_fit(pretrain: list[str], size: int, extra: list[str], message: str) -> None:
+    flags, _ = FLAGS.parse([*pretrain, *extra])
+    with pytest.raises(BadInput, match=message):
+        check_world(flags, World(device=torch.device("cpu"), rank=1, size=size))
 
 
 def test_an_empty_split(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:

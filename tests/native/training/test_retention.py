@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from qwen3_ops.errors import BadInput, Infrastructure
 from qwen3_ops.native.checkpoint.mcore import read_tracker
-from qwen3_ops.native.training import checkpointing
+from qwen3_ops.native.training import checkpointing, retention
 from qwen3_ops.native.training.flags import FLAGS
 
 Train = Callable[[list[str]], Any]
@@ -36,7 +36,7 @@ def test_the_newest_stay(train: Train, short: list[str], edit: Any, tmp_path: Pa
 def test_what_another_tool_wrote_stays(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:
     foreign = tmp_path / "save" / "iter_0000002" / "mp_rank_00"
     foreign.mkdir(parents=True)
-    checkpointing.delete_older(tmp_path / "save", newest=3, keep_last=1)
+    retention.delete_older(tmp_path / "save", newest=3, keep_last=1)
     assert foreign.is_dir()
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_deleted_before_the_tracker_names_the_new_one(
 ) -> None:
     named: list[int] = []
 
-    def delete_older(save: Path, *, newest: int, keep_last: int) -> None:
+    def delete_older(save: Path, *, newest: int, keep_last: int, keep_best: bool) -> None:
         assert newest == read_tracker(save)
         named.append(newest)
 

@@ -47,12 +47,20 @@ def test_the_lora_script_forgets_the_norm_epsilon() -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--fp16"], "loss scaling is missing"),
-        (["--reset-position-ids"], "packed data"),
+        (["--fp16"], "--bf16 and --fp16 exclude each other"),
+        (["--neat-pack"], "needs --reset-position-ids"),
+        (["--reset-attention-mask"], "needs --reset-position-ids"),
+        (["--eod-mask-loss"], "for pre-training"),
+        (["--loss-scale", "8"], "for --fp16"),
+        (["--train-samples", "64"], "one of --train-iters and --train-samples"),
+        (["--lr-decay-samples", "64"], r"--lr-\*-samples are for --train-samples"),
+        (["--recompute-granularity", "full"], "needs --recompute-method"),
+        (["--keep-best"], "--keep-best needs --keep-last"),
+        (["--no-check-for-nan-in-loss-and-grad"], "--nan-policy skip"),
         (["--context-parallel-size", "2"], "--context-parallel-size 1"),
         (["--lora-r", "8"], "--lora-r and --lora-target-modules belong together"),
         (["--lora-target-modules", "linear_q"], "lora-target-modules"),
-        (["--lr-warmup-iters", "5"], "exclude each other"),
+        (["--lr-warmup-iters", "5"], "excludes --lr-warmup-iters"),
         (["--moe-router-topk", "2"], "unknown flag"),
     ],
 )
