@@ -46,6 +46,11 @@ def assign(tensor: Tensor, whole: Tensor) -> None:
         tensor.copy_(whole)
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor; every process has to ask for it."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor

@@ -21,6 +21,7 @@ from qwen3_ops.native.training.recompute import recomputed_layers
 from qwen3_ops.native.training.retention import best_of
 from qwen3_ops.native.training.scalars import Scalars
 from qwen3_ops.native.training.schedule import schedule_of
+from qwen3_ops.native.training.sharding import local_part
 from qwen3_ops.native.training.start import load_model, refuse_overwriting, remove_leftovers, restore
 from qwen3_ops.verbs import Context, Outcome
 
@@ -97,7 +98,9 @@ def _train(flags: FLAGS, world: World, events: Events) -> Outcome:
 def _announce(model: torch.nn.Module, optimizer: MixedPrecisionAdamW, flags: FLAGS, world: World) -> None:
     if world.size > 1:
         how = "FSDP2" if flags.use_torch_fsdp2 else "data parallel"
-        print(f"using world size: {world.size}, data-parallel size: {world.size} ({how}, {world.device.type})", flush=True)
+        print(f"using world size: {world.size}, data-parallel size: {world.size} ({how} on {world.device.type})", flush=True)
+        held = sum(local_part(parameter).numel() for parameter in model.parameters())
+        print(f"number of parameters held by the first process: {held:,}", flush=True)
     total = sum(parameter.numel() for parameter in model.parameters())
     if flags.lora:
         trainable = optimizer.num_trainable

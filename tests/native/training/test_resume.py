@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,22 +13,10 @@ import torch
 
 from qwen3_ops.errors import BadInput, ExitCode
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker
+from qwen3_ops.native.checkpoint.tracker import TRACKER
+from ranks import Moment, train_apart
 
 Train = Callable[[list[str]], Any]
-
-_CHILD = """
-import sys
-from qwen3_ops.errors import OpsError
-from qwen3_ops.events import Events
-from qwen3_ops.native.training.flags import FLAGS
-from qwen3_ops.native.training.verb import run
-from qwen3_ops.verbs import Context
-try:
-    run(FLAGS.parse(sys.argv[1:])[0], Context(events=Events()))
-except OpsError as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
-"""
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -124,46 +109,41 @@ def test_without_the_optimizer_state_it_is_refused(train: Train, short: list[str
         train(edit.resumed(short, save=save, load=save, train_iters=4))
 
 
-def start(argv: list[str]) -> subprocess.Popen[str]:
-    root = Path(__file__).parents[3]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", _CHILD, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+WRITER, LOOP = "qwen3_ops.native.checkpoint.mcore_writer", "qwen3_ops.native.training.loop"
+SAVER = "qwen3_ops.native.training.checkpointing"
 
 
-def wait_for(child: subprocess.Popen[str], text: str) -> None:
-    assert child.stdout is not None
-    for line in child.stdout:
-        if text in line:
-            return
-    raise AssertionError(f"{text!r} never came: {child.stderr.read() if child.stderr else ''}")
-
-
-@pytest.mark.parametrize("moment", ["saving checkpoint at iteration       4", "iteration        5/"])
-def test_killed_at_once(train: Train, short: list[str], edit: Any, tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("moment", "saved"),
+    [
+        pytest.param(Moment(module=LOOP, function="compute_gradients", number=4), 2, id="in a step"),
+        pytest.param(Moment(module=WRITER, function="RankFileWriter.finish", number=2), 2, id="weights half written"),
+        pytest.param(Moment(module=SAVER, function="_save_tensors", number=3), 2, id="before the optimizer's state"),
+        pytest.param(Moment(module=SAVER, function="_save_tensors", number=3, after=True), 2, id="after the optimizer's state"),
+        pytest.param(Moment(module=WRITER, function="_replace", number=2), 2, id="before the folder is there"),
+        pytest.param(Moment(module=WRITER, function="write_tracker", number=2), 2, id="before the tracker names it"),
+        pytest.param(Moment(module=SAVER, function="delete_older", number=2), 4, id="before the older one is deleted"),
+        pytest.param(Moment(module=SAVER, function="delete_older", number=2, after=True), 4, id="after it is deleted"),
+    ],
+)
+def test_killed_at_any_moment(train: Train, short: list[str], edit: Any, tmp_path: Path, moment: Moment, saved: int) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(edit.changed(short, save=whole))
-    child = start(edit.changed(short, save=parts))
-    wait_for(child, moment)
-    child.kill()
-    child.wait()
-    assert read_tracker(parts) in (2, 4)
-    (parts / ".iter_0000004.abcd.tmp" / "mp_rank_00").mkdir(parents=True)  # as a save that is killed leaves it
-    train(edit.resumed(short, save=parts, load=parts))
+    argv = edit.changed(short, keep_last=1)
+    train(edit.changed(argv, save=whole))
+    assert train_apart(edit.changed(argv, save=parts), folder=tmp_path / "out", moment=moment).code == -signal.SIGKILL
+    assert read_tracker(parts) == saved
+    train(edit.resumed(argv, save=parts, load=parts))
     assert_identical(whole, parts)
-    assert not list(parts.glob(".*")), "leftovers of the killed save are removed"
+    assert sorted(path.name for path in parts.iterdir()) == ["iter_0000006", TRACKER], "no leftovers, hidden ones included"
 
 
 def test_sigterm_saves_and_says_interrupted(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(edit.changed(short, save=whole, save_interval=100))
-    child = start(edit.changed(short, save=parts, save_interval=100))
-    wait_for(child, "iteration        3/")
-    child.send_signal(signal.SIGTERM)
-    _, errors = child.communicate()
-    assert child.returncode == ExitCode.INTERRUPTED, errors
-    assert "stopped by SIGTERM after iteration" in errors
-    assert read_tracker(parts) in (3, 4, 5)
+    asked = Moment(module=LOOP, function="compute_gradients", number=3, signal=signal.SIGTERM)
+    child = train_apart(edit.changed(short, save=parts, save_interval=100), folder=tmp_path / "out", moment=asked)
+    assert child.code == ExitCode.INTERRUPTED, child.said
+    assert "stopped by SIGTERM after iteration 3 of 6" in child.said
+    assert read_tracker(parts) == 3
     train(edit.resumed(short, save=parts, load=parts, save_interval=100))
     assert_identical(whole, parts)
