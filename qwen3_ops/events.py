@@ -34,8 +34,9 @@ class Events:
 
     @classmethod
     def from_environment(cls) -> Events:
+        """Of the processes that torchrun starts (``RANK``) only the first writes."""
         name = os.environ.get(EVENTS_VARIABLE)
-        return cls(Path(name) if name else None)
+        return cls(Path(name) if name and int(os.environ.get("RANK", "0")) == 0 else None)
 
     def emit(self, event: str, **fields: Any) -> None:
         """Write one event to the file only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -85,6 +86,8 @@ def run_verb(
         return None
     if verb.in_place:
         outcome = interpret(argv, Context(events=events, output=final, side=side))
+        if not _first_process():
+            return None
         manifest = _manifest(verb, argv, provenance, outcome, final, started)
         write_manifest(final, manifest)
         return manifest
@@ -250,7 +253,7 @@ def native(verb: Verb, argv: list[str], events: Events) -> Interpret:
         BadInput: it does not take them.
     """
     _, inert = verb.flags().parse(argv)
-    if inert:
+    if inert and _first_process():
         events.log(f"without effect on this engine: {' '.join(inert)}")
 
     def interpret(argv: list[str], ctx: Context) -> Outcome:
@@ -258,6 +261,11 @@ def native(verb: Verb, argv: list[str], events: Events) -> Interpret:
         return _call(verb, flags, ctx)
 
     return interpret
+
+
+def _first_process() -> bool:
+    """Of those that torchrun started for one training run: it writes and publishes."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _call(verb: Verb, flags: Flags, ctx: Context) -> Outcome:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.errors import ExitCode
+from qwen3_ops.events import read_events
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker
 from qwen3_ops.native.training.flags import FLAGS
 from ranks import Ended, Moment, train_together
@@ -107,3 +112,18 @@ def test_a_save_that_fails_ends_all(short: list[str], edit: Any, tmp_path: Path)
     save.write_text("in the way")
     ranks = train_together(edit.changed(short, save=save), size=2, folder=tmp_path / "out")
     assert [rank.code for rank in ranks] == [ExitCode.BAD_INPUT, ExitCode.INFRASTRUCTURE], ranks[0].said + ranks[1].said
+
+
+def test_torchrun(short: list[str], edit: Any, tmp_path: Path) -> None:
+    """The command line: one manifest, one list of events, one log."""
+    save, events = tmp_path / "save", tmp_path / "events.jsonl"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "qwen3_ops", "train"]
+    environment = {**os.environ, "QWEN3_OPS_EVENTS": str(events), "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([*launcher, *edit.changed(short, save=save)], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(save)
+    assert manifest is not None
+    assert manifest.metrics["iterations"] == 4
+    steps = [event["step"] for event in read_events(events) if event["event"] == "metric"]
+    assert steps == [1, 2, 3, 4]
+    assert done.stdout.count("iteration        4/") == 1
