@@ -86,11 +86,11 @@ def show(run: Any, *, output_root: Path, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from qwen3_airflow.operators import name_of_run
+    from qwen3_airflow.jobs import name_of_run
     from qwen3_ops.artifacts import require_artifact
     from qwen3_ops.plan import load_plan
 
-    plan = load_plan(output_root / "runs" / name_of_run(run) / "plan.json")
+    plan = load_plan(output_root / "runs" / name_of_run(run.dag_id, run.run_id) / "plan.json")
     artifacts = {stage.name: require_artifact(Path(stage.output), [stage.kind]) for stage in plan.stages}
     durations = {ti.task_id: ti.duration for ti in run.get_task_instances()}
     table = Table(box=box.SIMPLE, pad_edge=False, title=f"qwen3_lora_sft: {seconds:.0f} s", title_justify="left")

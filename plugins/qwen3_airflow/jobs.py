@@ -7,6 +7,8 @@ triggerer started or followed it before.
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -214,3 +216,10 @@ def labels_of(context: Context) -> dict[str, str]:
     """Who wants a job: for people who look at the host, and for the reaper."""
     ti = context["ti"]
     return {"dag": ti.dag_id, "run": ti.run_id, "task": ti.task_id, "map_index": str(ti.map_index), "try": str(ti.try_number)}
+
+
+def name_of_run(dag_id: str, run_id: str) -> str:
+    """A folder name for the DAG run; a digest keeps apart what replacing characters would make equal."""
+    whole = f"{dag_id}/{run_id}"
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', whole)}-{digest}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from qwen3_airflow.jobs import JobOperator, labels_of
+from qwen3_airflow.jobs import JobOperator, labels_of, name_of_run
 from qwen3_airflow.runtimes import get_runtime
 from qwen3_airflow.runtimes.base import Job, Runtime
 from qwen3_ops.artifacts import read_manifest
@@ -37,8 +35,9 @@ class PlanOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, str]:
         # Airflow checks the values of params, but lets unknown keys of conf through: the plan sees both.
         request = {**context["params"], **(context["dag_run"].conf or {})}
+        run = context["dag_run"]
         try:
-            plan = make_plan(request, stages=stage_requests(self.dag), run_id=name_of_run(context["dag_run"]))
+            plan = make_plan(request, stages=stage_requests(self.dag), run_id=name_of_run(run.dag_id, run.run_id))
         except BadInput as refusal:
             raise AirflowFailException(str(refusal)) from None
         for finding in plan.findings:
@@ -59,13 +58,6 @@ def stage_requests(dag: DAG) -> tuple[StageRequest, ...]:
         )
         for task in stages
     )
-
-
-def name_of_run(dag_run: Any) -> str:
-    """A folder name for the DAG run; a digest keeps apart what replacing characters would make equal."""
-    whole = f"{dag_run.dag_id}/{dag_run.run_id}"
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', whole)}-{digest}"
 
 
 class StageOperator(JobOperator):

@@ -10,6 +10,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from qwen3_airflow import operators
+from qwen3_airflow.jobs import name_of_run
 from qwen3_airflow.operators import (
     ConvertHfToMcore,
     EvaluateMmlu,
@@ -17,7 +18,6 @@ from qwen3_airflow.operators import (
     PlanOperator,
     PrepareDataset,
     TrainLora,
-    name_of_run,
     stage_requests,
 )
 from qwen3_airflow.runtimes.base import Ended, Handle, Job
@@ -266,7 +266,7 @@ def test_a_refusal_fails_the_plan_at_once_with_the_whole_report(monkeypatch):
 
 def test_run_ids_become_folder_names_that_stay_apart():
     names = {
-        name_of_run(SimpleNamespace(dag_id=dag, run_id=run))
+        name_of_run(dag, run)
         for dag, run in [
             ("d", "manual__2026-01-01T00:00:00+00:00"),
             ("d", "manual__2026-01-01T00-00-00-00-00"),
