@@ -4,7 +4,8 @@
 |---|---|---|
 | `plan` | resolves the request; refuses what can not work | |
 | `convert_hf_to_mcore` | Hugging Face weights to a Megatron-mcore checkpoint, cut by TP and PP | 3.1 |
-| `prepare_dataset` | plain text to token ids, with a ledger | 6.1 |
+| `list_parts`, `prepare_part` | the same in `data_shards` parts, mapped over the workers; none where it is 1 | |
+| `prepare_dataset` | plain text to token ids, with a ledger; of its parts where there are any | 6.1 |
 | `mmlu_base` | MMLU of the weights before | 4.5.1 |
 | `pretrain` | trains all weights on text | 6.2 |
 | `export_hf` | the trained checkpoint to a Hugging Face folder | 3.2 |
@@ -23,18 +24,18 @@ from qwen3_airflow.operators import (
     ExportHf,
     Generate,
     PlanOperator,
-    PrepareDataset,
     Pretrain,
 )
+from qwen3_airflow.sharded import prepare_in_parts
 
 with qwen3_dag("qwen3_pretrain", doc=__doc__, kind="pretrain", tags=["pretrain"]) as dag:
     plan = PlanOperator()
     base = ConvertHfToMcore()
-    data = PrepareDataset()
+    data = prepare_in_parts(plan)
     before = EvaluateMmlu(task_id="mmlu_base", checkpoint=base.output)
     trained = Pretrain(checkpoint=base.output, dataset=data.output)
     answers = Generate(checkpoint=trained.output)
     after = EvaluateMmlu(task_id="mmlu_trained", checkpoint=trained.output)
     exported = ExportHf(checkpoint=trained.output)
 
-    plan >> [base, data]
+    plan >> base

@@ -57,6 +57,9 @@ class RunConfig(BaseModel):
     map_keys: str | None = _field(_DATA, "Column mapping", "JSON as in --map-keys; empty for the handler's own columns.", default=None)
     prompt_type: str = _field(_DATA, "Template", "Conversation template, the same in preparation and training.")
     workers: int = _field(_DATA, "Workers", "Processes that prepare data.", ge=1)
+    data_shards: int = _field(
+        _DATA, "Data shards", "Parts of the data that Airflow prepares side by side and joins; 1 for none.", ge=1, le=1000, default=1
+    )
     task_data_path: str = _field(_DATA, "MMLU folder", "Absolute path of the folder with *_test.csv.")
     output_root: str = _field(_DATA, "Output folder", "Absolute path; artifacts and runs are kept below it.")
 

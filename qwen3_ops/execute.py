@@ -36,6 +36,7 @@ from qwen3_ops.events import Events, format_seconds
 from qwen3_ops.flags import Flags, get_flag, replace_flag
 from qwen3_ops.native.checkpoint.tracker import TRACKER
 from qwen3_ops.plan import Plan, StagePlan, load_plan
+from qwen3_ops.sharding import joined_from, part_of
 from qwen3_ops.stages import STAGES
 from qwen3_ops.stages.resume import resume
 from qwen3_ops.verbs import VERBS, Context, Outcome, Verb
@@ -98,17 +99,23 @@ def run_verb(
     return manifest
 
 
-def run_stage(plan_path: Path, name: str, *, node_rank: int | None = None) -> ExitCode:
+def run_stage(plan_path: Path, name: str, *, part: str | None = None, join: int = 1, node_rank: int | None = None) -> ExitCode:
     """One stage of a plan: reuse, resume or make its artifact. What every runtime starts.
 
     The exit status also goes to ``exit.json``, for a runtime that lost its child process.
 
     Args:
+        part: I/N to make this part of the stage's data set only.
+        join: the number of its parts to make the data set of.
         node_rank: this host's place among several; the others than the first publish nothing. None: every node is here.
     """
     plan = load_plan(plan_path)
     stage = plan.stage(name)
-    folder, own = plan.stage_dir(name), _own_name(node_rank)
+    if part is not None:
+        stage = part_of(stage, part)
+    elif join > 1:
+        stage = joined_from(stage, join)
+    folder, own = plan.stage_dir(stage.name), _own_name(node_rank)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"exit{own}.json").unlink(missing_ok=True)

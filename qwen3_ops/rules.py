@@ -177,6 +177,18 @@ def data_is_there(run: RunConfig) -> Iterator[Finding]:
         yield _missing("input", source, "an absolute path of an existing file or folder")
 
 
+@rule("data_shards", "cpu_engine")
+def parts_are_ours(run: RunConfig) -> Iterator[Finding]:
+    if run.data_shards > 1 and run.cpu_engine != "native":
+        yield Finding(
+            rule="data_shards above 1 needs the native engine",
+            fields=("data_shards", "cpu_engine"),
+            values=f"data_shards = {run.data_shards}, cpu_engine = {run.cpu_engine}",
+            consequence="preprocess_data.py can not prepare a part",
+            remedy="set data_shards to 1, or cpu_engine to native",
+        )
+
+
 @rule("task_data_path")
 def questions_are_there(run: RunConfig) -> Iterator[Finding]:
     folder = Path(run.task_data_path)

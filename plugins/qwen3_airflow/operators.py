@@ -21,6 +21,8 @@ from qwen3_ops.verbs import VERBS
 if TYPE_CHECKING:
     from airflow.sdk import DAG, Context
 
+    from qwen3_ops.plan import Plan, StagePlan
+
 
 class PlanOperator(BaseOperator):
     """Resolves the request and refuses a bad one, before anything is started or written.
@@ -40,6 +42,10 @@ class PlanOperator(BaseOperator):
             plan = make_plan(request, stages=stage_requests(self.dag), run_id=name_of_run(run.dag_id, run.run_id))
         except BadInput as refusal:
             raise AirflowFailException(str(refusal)) from None
+        if plan.config.data_shards > 1 and "prepare_part" not in self.dag.task_dict:
+            raise AirflowFailException(
+                f"{self.dag.dag_id} prepares its data in one run: set data_shards to 1 (it is {plan.config.data_shards})"
+            )
         for finding in plan.findings:
             self.log.warning("%s", finding)
         for stage in plan.stages:
@@ -79,14 +85,15 @@ class StageOperator(JobOperator):
         self.plan_task_id = plan_task_id
 
     def launch(self, context: Context) -> tuple[Runtime, Job]:
-        path = self._plan_path(context)
+        path = plan_path(context, self.plan_task_id)
         plan = load_plan(path)
         run = plan.config
+        planned = self.planned(plan)
         runtime = get_runtime(run.runtime, ascend_conn_id=self.ascend_conn_id)
-        on_devices = VERBS[plan.stage(self.task_id).verb].on_devices
+        on_devices = VERBS[planned.verb].on_devices
         job = Job(
-            folder=plan.stage_dir(self.task_id),
-            argv=(runtime.python, "-m", "qwen3_ops", "run-stage", str(path), self.task_id),
+            folder=plan.stage_dir(planned.name),
+            argv=(runtime.python, "-m", "qwen3_ops", "run-stage", str(path), *self.run_stage_arguments(plan)),
             labels=labels_of(context),
             reads=tuple(Path(given) for given in (run.model_dir, run.input, run.task_data_path)),
             writes=(Path(run.output_root),),
@@ -97,14 +104,24 @@ class StageOperator(JobOperator):
         return runtime, job
 
     def result(self, context: Context) -> dict[str, Any]:
-        plan = load_plan(self._plan_path(context))
-        return _reference(Path(plan.stage(self.task_id).output))
+        plan = load_plan(plan_path(context, self.plan_task_id))
+        return _reference(Path(self.planned(plan).output))
 
-    def _plan_path(self, context: Context) -> Path:
-        reference = context["ti"].xcom_pull(task_ids=self.plan_task_id)
-        if reference is None:
-            raise AirflowFailException(f"no plan: clear the task {self.plan_task_id!r} first")
-        return Path(reference["plan"])
+    def planned(self, plan: Plan) -> StagePlan:
+        """What the task makes."""
+        return plan.stage(self.task_id)
+
+    def run_stage_arguments(self, plan: Plan) -> tuple[str, ...]:
+        """Of ``run-stage``, behind the plan."""
+        return (self.task_id,)
+
+
+def plan_path(context: Context, task_id: str = "plan") -> Path:
+    """Where the task ``task_id`` of this run has put plan.json."""
+    reference = context["ti"].xcom_pull(task_ids=task_id)
+    if reference is None:
+        raise AirflowFailException(f"no plan: clear the task {task_id!r} first")
+    return Path(reference["plan"])
 
 
 def _reference(folder: Path) -> dict[str, Any]:

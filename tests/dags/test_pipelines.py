@@ -12,6 +12,7 @@ from qwen3_ops.pipelines import KINDS, PIPELINES
 from qwen3_ops.recipes import name_of
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
+IN_PARTS = {"pretrain"}
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +44,14 @@ def test_the_plan_comes_before_everything(dag):
 
 def test_edges_are_the_dataflow(dag, pipeline):
     expected = {request.name: set(request.inputs.values()) or {"plan"} for request in PIPELINES[pipeline]}
+    if pipeline in IN_PARTS:
+        expected |= {"list_parts": {"plan"}, "prepare_part": {"list_parts"}, "prepare_dataset": {"prepare_part"}}
     assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {"plan": set(), **expected}
 
 
-def test_stages_are_tried_again_and_the_plan_is_not(dag, pipeline):
-    assert {task.task_id: task.retries for task in dag.tasks} == {"plan": 0, **{request.name: 2 for request in PIPELINES[pipeline]}}
+def test_stages_are_tried_again_and_the_plan_is_not(dag):
+    assert {task.task_id for task in dag.tasks if task.retries != 2} == {"plan"}
+    assert dag.get_task("plan").retries == 0
 
 
 def test_the_form_starts_from_a_recipe_of_its_kind(dag, pipeline):

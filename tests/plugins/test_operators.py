@@ -100,7 +100,7 @@ def run(monkeypatch, tmp_path, told) -> Iterator:
         plan = SimpleNamespace(
             config=tiny(),
             stage_dir=lambda name: tmp_path / "run" / name,
-            stage=lambda name: SimpleNamespace(output=str(tmp_path / "artifact"), verb="preprocess-data"),
+            stage=lambda name: SimpleNamespace(name=name, output=str(tmp_path / "artifact"), verb="preprocess-data"),
         )
         manifest = SimpleNamespace(key="k1", kind="dataset", metrics={"rows": 3})
         monkeypatch.setattr(operators, "load_plan", lambda path: plan)
@@ -239,7 +239,7 @@ def test_the_plan_sees_unknown_keys_of_conf_and_params_that_conf_overrides(monke
 
     def make_plan(request, *, stages, run_id):
         seen.update(request=dict(request), stages=stages, run_id=run_id)
-        return SimpleNamespace(findings=[], stages=[])
+        return SimpleNamespace(config=tiny(), findings=[], stages=[])
 
     monkeypatch.setattr(operators, "make_plan", make_plan)
     monkeypatch.setattr(operators, "save_plan", lambda plan: Path("/runs/r/plan.json"))
@@ -276,3 +276,13 @@ def test_run_ids_become_folder_names_that_stay_apart():
     }
     assert len(names) == 4
     assert all("/" not in name and ":" not in name for name in names)
+
+
+def test_a_dag_that_maps_no_parts_refuses_them(monkeypatch):
+    asked = SimpleNamespace(config=tiny().model_copy(update={"data_shards": 4}), findings=[], stages=[])
+    monkeypatch.setattr(operators, "make_plan", lambda request, *, stages, run_id: asked)
+    with DAG("d", schedule=None):
+        plan = PlanOperator()
+        PrepareDataset()
+    with pytest.raises(AirflowFailException, match="d prepares its data in one run: set data_shards to 1"):
+        plan.execute({"params": {"recipe": "tiny"}, **dag_run()})

@@ -1,0 +1,95 @@
+"""A data set prepared in parts by Airflow's dynamic task mapping: the bytes of one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from qwen3_ops.artifacts import read_manifest, require_artifact
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARDS = 5
+RUN = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1] + "/scripts", sys.argv[1] + "/dags"]
+import local_airflow
+local_airflow.start_session(Path(sys.argv[2]), Path(sys.argv[3]))
+local_airflow.ensure_database(Path(sys.argv[2]))
+from qwen3_prepare_data import dag
+for task in dag.tasks:
+    task.retries = 0
+run = dag.test(run_conf=json.loads(sys.argv[4]))
+tasks = sorted([ti.task_id, ti.map_index, str(ti.state)] for ti in run.get_task_instances())
+print(json.dumps({"state": run.state, "tasks": tasks}))
+"""
+
+
+@pytest.fixture(scope="module")
+def enwiki(tmp_path_factory) -> Path:
+    """Parquet files as enwiki's, of unequal size."""
+    folder = tmp_path_factory.mktemp("enwiki")
+    for number in range(4):
+        texts = [f"Article {number}-{row}. " + "The text of an article. " * (row % 7) for row in range(30 + 40 * number)]
+        pq.write_table(
+            pa.table({"id": range(len(texts)), "text": texts}), folder / f"train-{number:05}-of-00004.parquet", row_group_size=16
+        )
+    return folder
+
+
+def run_dag(folder: Path, twin: Path, **conf: object) -> dict:
+    command = [sys.executable, "-c", RUN, str(ROOT), str(folder / "airflow"), str(twin), json.dumps({"recipe": "tiny", **conf})]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def data_set(store: Path) -> Path:
+    (made,) = (path.parent for path in (store / "artifacts" / "prepare_dataset").glob("*/manifest.json"))
+    return made
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".bin", ".idx")}
+
+
+def test_parts_are_mapped_and_joined_into_the_bytes_of_one_run(tmp_path, twin, enwiki):
+    given = {"input": str(enwiki), "handler_name": "GeneralPretrainHandler", "map_keys": None}
+    whole = run_dag(tmp_path, twin, **given, output_root=str(tmp_path / "whole"))
+    assert (whole["state"], ["prepare_part", -1, "skipped"] in whole["tasks"]) == ("success", True)
+    parts = run_dag(tmp_path, twin, **given, output_root=str(tmp_path / "parts"), data_shards=SHARDS)
+    assert parts["state"] == "success"
+    assert [task for task in parts["tasks"] if task[0] == "prepare_part"] == [["prepare_part", index, "success"] for index in range(SHARDS)]
+
+    one, joined = data_set(tmp_path / "whole"), data_set(tmp_path / "parts")
+    assert one.name == joined.name  # the same key, however it was made
+    assert files(one) == files(joined)
+    assert len(files(one)) == 2
+    ledgers = [json.loads((folder / "ledger.json").read_text(encoding="utf-8")) for folder in (one, joined)]
+    assert ledgers[0] == ledgers[1]
+    manifest = require_artifact(joined, ["dataset"])
+    assert sorted(manifest.inputs) == sorted(f"{index}/{SHARDS}" for index in range(SHARDS))
+    assert all(read_manifest(Path(part.path)).key == part.key for part in manifest.inputs.values())
+
+
+def test_a_lost_part_is_made_again_and_only_it(tmp_path, twin, enwiki):
+    given = {"input": str(enwiki), "handler_name": "GeneralPretrainHandler", "output_root": str(tmp_path / "store"), "data_shards": 3}
+    run_dag(tmp_path, twin, **given)
+    made = data_set(tmp_path / "store")
+    before = files(made)
+    parts = {Path(part.path): Path(part.path, "manifest.json").stat().st_mtime_ns for part in read_manifest(made).inputs.values()}
+    lost = next(iter(parts))
+    for folder in (made, lost):
+        folder.rename(folder.with_name("away-" + folder.name))
+    assert run_dag(tmp_path, twin, **given)["state"] == "success"
+    assert files(data_set(tmp_path / "store").with_name(made.name)) == before
+    assert {part for part, stamp in parts.items() if Path(part, "manifest.json").stat().st_mtime_ns != stamp} == {lost}
+    again = run_dag(tmp_path, twin, **given)  # all is there: no part is even looked at
+    assert ["prepare_part", -1, "skipped"] in again["tasks"]

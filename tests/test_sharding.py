@@ -1,0 +1,94 @@
+"""The parts of a planned data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qwen3_ops.artifacts import read_manifest
+from qwen3_ops.errors import BadInput, ExitCode
+from qwen3_ops.execute import run_stage
+from qwen3_ops.pipelines import StageRequest
+from qwen3_ops.plan import make_plan, save_plan
+from qwen3_ops.sharding import joined_from, part_of, shards
+
+TOKENIZER = Path(__file__).parent / "data" / "data" / "tok512"
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """plan.json of a data set of 50 records."""
+    from qwen3_ops.recipes import tiny
+
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in TOKENIZER.iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    shape = {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
+        "tie_word_embeddings": False, "max_position_embeddings": 512, "torch_dtype": "bfloat16", "hidden_act": "silu", "attention_bias": False,
+    }  # fmt: skip
+    (model / "config.json").write_text(json.dumps(shape))
+    (model / "model.safetensors").write_bytes(b"")
+    (tmp_path / "mmlu").mkdir()
+    (tmp_path / "mmlu" / "x_test.csv").write_text("q,1,2,3,4,A\n")
+    records = [{"instruction": f"Count to {number}", "input": "", "output": "one " * number} for number in range(1, 51)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
+    request = {
+        **tiny().model_dump(), "recipe": "tiny", "model_dir": str(model), "input": str(tmp_path / "data.jsonl"), "map_keys": None,
+        "task_data_path": str(tmp_path / "mmlu"), "handler_name": "AlpacaStyleInstructionHandler", "prompt_type": "qwen",
+    }  # fmt: skip
+
+    def plan(name: str, **fields):
+        asked = {**request, "output_root": str(tmp_path / name), **fields}
+        return make_plan(asked, stages=[StageRequest(name="prepare_dataset", stage="prepare_dataset")], run_id=name)
+
+    return plan
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in (".bin", ".idx")}
+
+
+def test_parts_and_join_make_the_artifact_of_one_run(planned):
+    whole, parts = planned("whole"), planned("parts", data_shards=3)
+    assert run_stage(save_plan(whole), "prepare_dataset") == ExitCode.DONE
+    plan_json = save_plan(parts)
+    for shard in reversed(shards(3)):
+        assert run_stage(plan_json, "prepare_dataset", part=shard) == ExitCode.DONE
+    assert run_stage(plan_json, "prepare_dataset", join=3) == ExitCode.DONE
+    one, joined = whole.stage("prepare_dataset"), parts.stage("prepare_dataset")
+    assert one.key == joined.key
+    assert files(one.output) == files(joined.output) != {}
+    assert read_manifest(Path(joined.output)).verb == "merge-data"
+    assert run_stage(plan_json, "prepare_dataset") == ExitCode.DONE  # found, not made again
+    assert read_manifest(Path(joined.output)).verb == "merge-data"
+
+
+def test_a_join_of_parts_that_are_not_all_there_is_refused(planned, capsys):
+    plan_json = save_plan(planned("parts", data_shards=2))
+    assert run_stage(plan_json, "prepare_dataset", part="0/2") == ExitCode.DONE
+    assert run_stage(plan_json, "prepare_dataset", join=2) == ExitCode.BAD_INPUT
+    assert "no finished artifact" in capsys.readouterr().err
+
+
+def test_every_part_has_a_key_a_folder_and_a_name_of_its_own(planned):
+    stage = planned("run").stage("prepare_dataset")
+    found = [part_of(stage, shard) for count in (1, 2, 3) for shard in shards(count)]
+    assert len({part.key for part in found}) == len({part.output for part in found}) == len({part.name for part in found}) == 6
+    assert {Path(part.output).parent.name for part in found} == {"prepare_dataset_part"}
+    assert joined_from(stage, 3).key == stage.key
+
+
+def test_another_engine_makes_no_parts(planned):
+    stage = planned("run").stage("prepare_dataset").model_copy(update={"engine": "mindspeed"})
+    with pytest.raises(BadInput, match="only the native"):
+        part_of(stage, "0/2")
+
+
+def test_the_plan_refuses_parts_by_another_engine(planned):
+    with pytest.raises(BadInput, match="data_shards above 1 needs the native engine"):
+        planned("run", data_shards=2, cpu_engine="mindspeed")
