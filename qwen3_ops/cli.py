@@ -15,6 +15,7 @@ from qwen3_ops.bench.cli import app as bench
 from qwen3_ops.config import Fidelity
 from qwen3_ops.errors import BadInput, ExitCode, OpsError
 from qwen3_ops.events import Events
+from qwen3_ops.findings import PlanRefused
 from qwen3_ops.numbers import Written
 from qwen3_ops.verbs import VERBS, Verb
 
@@ -64,6 +65,7 @@ def plan(
     run_id: Annotated[str, typer.Option(help="Name of the run.")] = "manual",
     save: Annotated[bool, typer.Option("--save", help="Write plan.json below output_root, for run-stage.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Rank the layouts that fit nproc_per_node, nnodes and device_memory.")] = False,
     fields: Annotated[bool, typer.Option("--fields", help="List the fields that --set takes, and exit.")] = False,
 ) -> None:
     """Check a run and show its stages, before it takes a device."""
@@ -71,6 +73,7 @@ def plan(
     from qwen3_ops.pipelines import KINDS, PIPELINES
     from qwen3_ops.plan import make_plan, save_plan
     from qwen3_ops.recipes import name_of
+    from qwen3_ops.request import resolve
 
     if fields:
         report.print_fields()
@@ -78,13 +81,40 @@ def plan(
     if pipeline not in PIPELINES:
         raise BadInput("unknown pipeline", value=pipeline, source="--pipeline", remedy=f"Choose one of {', '.join(PIPELINES)}.")
     request = {**_overrides(overrides or []), "recipe": recipe or name_of("14B", KINDS[pipeline])}
-    made = make_plan(request, stages=PIPELINES[pipeline], run_id=run_id)
+    if sweep:
+        _sweep(request, pipeline=pipeline, as_json=as_json)
+        return
+    try:
+        made = make_plan(request, stages=PIPELINES[pipeline], run_id=run_id)
+    except PlanRefused as refused:
+        if as_json:
+            print(refused.as_json())
+        elif refused.forecast is not None:
+            report.print_forecast(refused.forecast, resolve(request)[0])
+        raise
     if as_json:
         print(made.model_dump_json(indent=2))
     else:
         report.print_plan(made)
     if save:
         print(f"plan: {save_plan(made)}", file=sys.stderr if as_json else sys.stdout)
+
+
+def _sweep(request: dict[str, Any], *, pipeline: str, as_json: bool) -> None:
+    from qwen3_ops import report
+    from qwen3_ops.forecast.sweep import sweep
+    from qwen3_ops.model import ModelSpec
+    from qwen3_ops.pipelines import PIPELINES
+    from qwen3_ops.request import resolve
+
+    config, findings = resolve(request)
+    if findings:
+        raise PlanRefused(findings)
+    candidates = sweep(config, ModelSpec.find(Path(config.model_dir)), PIPELINES[pipeline])
+    if as_json:
+        print(json.dumps([candidate.model_dump() for candidate in candidates], indent=2))
+    else:
+        report.print_sweep(candidates, config=config, most=20)
 
 
 @app.command()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from qwen3_ops.errors import BadInput
+
+if TYPE_CHECKING:
+    from qwen3_ops.forecast import Forecast
 
 Severity = Literal["refuse", "warn"]
 
@@ -43,13 +47,26 @@ class Finding(BaseModel):
 
 
 class PlanRefused(BadInput):
-    """The run can not work; ``findings`` lists every reason at once, warnings included."""
+    """The run can not work.
 
-    def __init__(self, findings: Sequence[Finding]) -> None:
+    Attributes:
+        findings: every reason at once, warnings included.
+        forecast: what the run would take, where that can be told.
+    """
+
+    def __init__(self, findings: Sequence[Finding], *, forecast: Forecast | None = None) -> None:
         self.findings = tuple(findings)
+        self.forecast = forecast
         refusals = [finding for finding in self.findings if finding.severity == "refuse"]
         warnings = [finding for finding in self.findings if finding.severity == "warn"]
         lines = [f"The plan refuses this run, {len(refusals)} finding{'s' if len(refusals) != 1 else ''}:"]
         lines += [f"[{number}] {finding}" for number, finding in enumerate(refusals, 1)]
         lines += [f"[warning] {finding}" for finding in warnings]
         super().__init__("\n".join(lines))
+
+    def as_json(self) -> str:
+        """``{"refused": true, "findings": [...], "forecast": {...} or null}``."""
+        forecast = None if self.forecast is None else self.forecast.model_dump(mode="json")
+        return json.dumps(
+            {"refused": True, "findings": [finding.model_dump(mode="json") for finding in self.findings], "forecast": forecast}, indent=2
+        )

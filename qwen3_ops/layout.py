@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from qwen3_ops.config import RunConfig
+
 
 class Rank(NamedTuple):
     """Place of one checkpoint shard."""
@@ -85,3 +87,13 @@ class ParallelLayout(BaseModel):
         if self.noop_layers:
             parts.append("no-op " + ",".join(map(str, self.noop_layers)))
         return " ".join(parts)
+
+
+def world_size(run: RunConfig) -> int:
+    """Devices of all nodes."""
+    return run.nproc_per_node * run.nnodes
+
+
+def data_parallel_size(run: RunConfig) -> int:
+    """Copies of the model; 0 where the devices do not even hold one."""
+    return world_size(run) // (run.tensor_model_parallel_size * run.pipeline_model_parallel_size * run.context_parallel_size)

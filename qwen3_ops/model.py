@@ -72,6 +72,16 @@ class ModelSpec(BaseModel):
         return cls.from_config(read_json(path, what="the model's config.json"), source=path, model_type=model_type)
 
     @classmethod
+    def find(cls, folder: Path) -> ModelSpec:
+        """Of ``folder``; where it is not on this machine, of the released model with its name.
+
+        Raises:
+            BadInput: neither, or a config.json that is wrong.
+        """
+        known = None if (folder / "config.json").exists() else released(folder.name)
+        return known or cls.from_hf(folder, model_type=None)
+
+    @classmethod
     def from_config(cls, config: dict[str, Any], *, source: Path, model_type: ModelType | None = "qwen3") -> ModelSpec:
         if model_type is None:
             model_type = "qwen3_moe" if config.get("model_type") == "qwen3_moe" else "qwen3"

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -25,11 +25,13 @@ from qwen3_ops.config import RunConfig
 from qwen3_ops.errors import BadInput
 from qwen3_ops.findings import Finding, PlanRefused
 from qwen3_ops.fingerprint import checkpoint_fingerprint, model_fingerprint, source_fingerprint, tasks_fingerprint, tokenizer_fingerprint
+from qwen3_ops.forecast import Forecast, forecast
 from qwen3_ops.launch import commands
-from qwen3_ops.model import ModelSpec
+from qwen3_ops.model import ModelSpec, released
 from qwen3_ops.numbers import canonical
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.request import resolve
+from qwen3_ops.rules.capacity import disk_is_large_enough
 from qwen3_ops.stages import STAGES, Stage
 from qwen3_ops.stages.paths import Paths
 from qwen3_ops.stages.rendering import Mend
@@ -79,6 +81,7 @@ class Plan(BaseModel):
     config: RunConfig
     model: ModelSpec
     findings: list[Finding]
+    forecast: Forecast | None = None
     stages: list[StagePlan]
 
     def stage(self, name: str) -> StagePlan:
@@ -102,10 +105,15 @@ def make_plan(request: Mapping[str, Any], *, stages: Sequence[StageRequest], run
     """
     config, findings = resolve(request)
     invalid = {field for finding in findings for field in finding.fields}
-    model, more = check(config, skip=invalid)
+    model, more = check(config, stages, skip=invalid)
     findings += more
     if model is None or any(finding.severity == "refuse" for finding in findings):
-        raise PlanRefused(findings)
+        raise PlanRefused(findings, forecast=None if model is None or invalid else forecast(config, model, stages))
+    rendered = render(config, model, stages)
+    expected = forecast(config, model, stages)
+    findings += disk_is_large_enough(config, {stage.name: expected.artifacts[stage.name] for stage in rendered if not stage.reused})
+    if any(finding.severity == "refuse" for finding in findings):
+        raise PlanRefused(findings, forecast=expected)
     run_dir = Path(config.output_root) / "runs" / safe_name(run_id)
     return Plan(
         run_id=run_id,
@@ -114,17 +122,24 @@ def make_plan(request: Mapping[str, Any], *, stages: Sequence[StageRequest], run
         config=config,
         model=model,
         findings=findings,
-        stages=render(config, model, stages),
+        forecast=expected,
+        stages=rendered,
     )
 
 
-def check(config: RunConfig, *, skip: set[str]) -> tuple[ModelSpec | None, list[Finding]]:
-    """All rules whose fields have valid values; the model, where its config.json can be read."""
+def check(config: RunConfig, stages: Sequence[StageRequest], *, skip: set[str]) -> tuple[ModelSpec | None, list[Finding]]:
+    """All rules whose fields have valid values.
+
+    Returns:
+        The model (where its folder is not here but a released model bears its name, that model's shape,
+        so that the rules about it are told at once) and what was found.
+    """
     findings: list[Finding] = []
     model = None
     try:
         model = None if "model_dir" in skip else ModelSpec.from_hf(Path(config.model_dir), model_type=None)
     except BadInput as error:
+        model = released(PurePath(config.model_dir).name)
         findings.append(
             Finding(
                 rule="model_dir must hold a Qwen3 model",
@@ -134,10 +149,7 @@ def check(config: RunConfig, *, skip: set[str]) -> tuple[ModelSpec | None, list[
                 remedy="check the path, as the machine that runs the stages sees it",
             )
         )
-    for rule in rules.RULES:
-        if skip.isdisjoint(rule.fields) and (model is not None or not rule.needs_model):
-            findings += rule.check(config, model) if rule.needs_model else rule.check(config)
-    return model, findings
+    return model, findings + rules.apply(config, model, stages=stages, skip=skip)
 
 
 def render(config: RunConfig, model: ModelSpec, requests: Sequence[StageRequest]) -> list[StagePlan]:

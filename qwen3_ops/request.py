@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from qwen3_ops.config import RunConfig
 from qwen3_ops.findings import Finding
+from qwen3_ops.model import ModelSpec
 from qwen3_ops.recipes import DEFAULT_RECIPE, RECIPES
 
 
@@ -55,14 +56,30 @@ def _unknown_recipe(name: object) -> Finding:
     )
 
 
+_OTHER_NAMES = {"gpus_per_node": "nproc_per_node", "npus_per_node": "nproc_per_node", "tp": "tensor_model_parallel_size"} | {
+    "pp": "pipeline_model_parallel_size",
+    "cp": "context_parallel_size",
+    "mbs": "micro_batch_size",
+    "gbs": "global_batch_size",
+}
+"""Names of the runbook's shell variables."""
+
+_OF_MODEL = {*ModelSpec.model_fields, "add_qkv_bias", "group_query_attention", "qk_layernorm", "swiglu", "vocab_size"}
+
+
 def _unknown_key(key: str, value: object) -> Finding:
-    near = difflib.get_close_matches(key.removeprefix("--").replace("-", "_"), RunConfig.model_fields, n=1)
+    name = key.removeprefix("--").replace("-", "_").lower()
+    near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else difflib.get_close_matches(name, RunConfig.model_fields, n=1)
+    if name in _OF_MODEL:
+        remedy = "remove it: the model's shape is read from its config.json, never typed"
+    else:
+        remedy = f"did you mean {near[0]}?" if near else "remove it; `qwen3-ops plan --fields` lists the fields"
     return Finding(
         rule="unknown key",
         fields=(key,),
         values=f"{key} = {value!r}",
         consequence="it would be ignored and the run would not be what was asked for",
-        remedy=f"did you mean {near[0]}?" if near else "remove it; `qwen3-ops plan --fields` lists the fields",
+        remedy=remedy,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from qwen3_ops.command import Command
@@ -12,7 +12,7 @@ from qwen3_ops.config import Fidelity, RunConfig
 from qwen3_ops.errors import BadInput
 from qwen3_ops.findings import PlanRefused
 from qwen3_ops.launch import commands
-from qwen3_ops.model import ModelSpec, released
+from qwen3_ops.model import ModelSpec
 from qwen3_ops.recipes import Kind, production
 from qwen3_ops.request import override
 from qwen3_ops.stages import scripts
@@ -90,21 +90,16 @@ def render_command(name: str, *, overrides: Mapping[str, Any], model_dir: Path |
     run, findings = override(command.config(fidelity), overrides)
     if findings:
         raise PlanRefused(findings)
-    site = Site(run=run, model=_model(run, model_dir), paths=command.paths(run))
+    site = Site(
+        run=run,
+        model=ModelSpec.find(Path(run.model_dir)) if model_dir is None else ModelSpec.from_hf(model_dir, model_type=None),
+        paths=command.paths(run),
+    )
     rendered = render(command.script, site, engine="mindspeed")
     nodes = commands(run, rendered)
     if command.node >= len(nodes):
         raise BadInput("the run has no such node", value=command.node, source=name, remedy="Set nnodes to at least 2.")
     return Shown(command=nodes[command.node], mends=rendered.mends)
-
-
-def _model(run: RunConfig, folder: Path | None) -> ModelSpec:
-    place = folder or Path(run.model_dir)
-    if folder is None and not (place / "config.json").exists():
-        known = released(PurePath(run.model_dir).name)
-        if known is not None:
-            return known
-    return ModelSpec.from_hf(place, model_type=None)
 
 
 _CONVERTED = "14b/mg_weights/qwen3_14b_mcore_tp2pp4/"

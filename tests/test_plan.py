@@ -118,8 +118,17 @@ def test_saving_only_at_the_end_is_a_warning(request_body):
     assert [finding.severity for finding in made.findings] == ["warn"]
 
 
-def test_the_engine_is_chosen_by_stage(request_body):
-    made = plan(request_body, engine="mindspeed", nnodes=2, hosts=["10.0.0.1", "10.0.0.2"], global_batch_size=32)
+def mindspeed(tmp_path):
+    """A folder that looks like MindSpeed-LLM's."""
+    folder = tmp_path / "MindSpeed-LLM"
+    folder.mkdir(exist_ok=True)
+    for name in ("posttrain_gpt.py", "preprocess_data.py"):
+        (folder / name).touch()
+    return {"mindspeed_dir": str(folder)}
+
+
+def test_the_engine_is_chosen_by_stage(request_body, tmp_path):
+    made = plan(request_body, engine="mindspeed", nnodes=2, hosts=["10.0.0.1", "10.0.0.2"], global_batch_size=32, **mindspeed(tmp_path))
     assert {stage.name for stage in made.stages if stage.engine == "mindspeed"} == {"train_lora", "generate", "mmlu_base", "mmlu_tuned"}
     assert made.stage("convert_hf_to_mcore").commands == []
     train = made.stage("train_lora")

@@ -1,0 +1,141 @@
+"""A plan, a refusal and a sweep, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from qwen3_ops.config import RunConfig
+from qwen3_ops.events import format_seconds
+from qwen3_ops.findings import Finding
+from qwen3_ops.forecast import Forecast
+from qwen3_ops.forecast.memory import GIB
+from qwen3_ops.forecast.sweep import Candidate
+from qwen3_ops.plan import Plan
+
+
+def print_plan(plan: Plan) -> None:
+    console = Console(highlight=False)
+    config, model = plan.config, plan.model
+    console.print(
+        f"[bold]{config.recipe}[/bold]: {model.num_parameters / 1e9:.3g} B parameters, {model.num_layers} layers, "
+        f"TP{config.tensor_model_parallel_size} PP{config.pipeline_model_parallel_size} "
+        f"on {config.nproc_per_node * config.nnodes} devices, {config.train_iters} iterations of {config.global_batch_size}"
+    )
+    _print_stages(console, plan)
+    _print_mends(console, plan)
+    _print_findings(console, plan.findings)
+    if plan.forecast is not None:
+        _print_forecast(console, plan.forecast, plan.config)
+
+
+def print_forecast(forecast: Forecast, config: RunConfig) -> None:
+    """Of a refused run: what it would take."""
+    _print_forecast(Console(highlight=False), forecast, config)
+
+
+def print_sweep(candidates: Sequence[Candidate], *, config: RunConfig, most: int) -> None:
+    """The best ``most`` layouts."""
+    console = Console(highlight=False)
+    console.print(
+        f"{len(candidates)} layouts of {config.nnodes} x {config.nproc_per_node} devices with {config.device_memory:g} GiB fit"
+        f"{f', the best {most}' if len(candidates) > most else ''}; step time is relative, without communication"
+    )
+    names = {"tensor_model_parallel_size": "TP", "pipeline_model_parallel_size": "PP", "expert_model_parallel_size": "EP"}
+    names |= {"micro_batch_size": "micro batch", "recompute_granularity": "recompute"}
+    columns = list(candidates[0].changes) if candidates else []
+    table = Table(
+        "", *(names[name] for name in columns), "DP", "micro batches", "bubble", "step time", Column("GiB a device", justify="right")
+    )
+    for number, candidate in enumerate(candidates[:most], 1):
+        table.add_row(
+            str(number),
+            *(str(candidate.changes[name] or "-") for name in columns),
+            str(candidate.data_parallel_size),
+            str(candidate.micro_batches),
+            f"{candidate.bubble:.1%}",
+            f"{candidate.work:.3f}",
+            f"{candidate.memory / GIB:.1f}",
+        )
+    if candidates:
+        console.print(table)
+        best = " ".join(f"--set {name}={_json(value)}" for name, value in candidates[0].changes.items())
+        console.print(f"the first: {best}", soft_wrap=True)
+
+
+def _print_stages(console: Console, plan: Plan) -> None:
+    table = Table("section", "task", "stage", "engine", "command", Column("artifact", no_wrap=True), Column("GB", justify="right"))
+    sizes = {} if plan.forecast is None else plan.forecast.artifacts
+    for stage in plan.stages:
+        nodes = f" on {len(stage.commands)} nodes" if len(stage.commands) > 1 else ""
+        table.add_row(
+            stage.section,
+            stage.name,
+            stage.title,
+            stage.engine + nodes,
+            stage.verb,
+            f"{'reuse' if stage.reused else 'make'} {stage.key}",
+            f"{sizes[stage.name] / 1e9:.2g}" if stage.name in sizes else "",
+        )
+    console.print(table)
+
+
+def _print_mends(console: Console, plan: Plan) -> None:
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for stage in plan.stages:
+        for mend in stage.mends:
+            reasons.setdefault((mend.flag, mend.why), []).append(stage.name)
+    if not reasons:
+        return
+    table = Table(Column("mended", no_wrap=True), "what is wrong with the runbook's", "in")
+    for (flag, why), names in reasons.items():
+        table.add_row(flag, why, ", ".join(names))
+    console.print(table)
+
+
+def _print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    if not findings:
+        console.print("No findings.")
+        return
+    table = Table("", "finding", show_lines=True)
+    for finding in findings:
+        style = "red" if finding.severity == "refuse" else "yellow"
+        table.add_row(f"[{style}]{finding.severity}[/{style}]", escape(str(finding)))
+    console.print(table)
+
+
+def _print_forecast(console: Console, forecast: Forecast, config: RunConfig) -> None:
+    table = Table("forecast", Column("", justify="right"), "")
+    device = forecast.device_memory
+    if device is not None:
+        parts = {"weights": device.weights, "gradients": device.gradients, "optimizer": device.optimizer}
+        parts |= {"activations": device.activations, "logits": device.logits, "runtime": device.runtime}
+        detail = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size)
+        table.add_row("device memory", f"{device.total / GIB:.1f} GiB", f"of {config.device_memory:g}; stage {device.stage}: {detail}")
+    if forecast.training_memory is not None:
+        table.add_row("host memory, training", f"{forecast.training_memory / 1e9:.1f} GB", "native engine; activations come on top")
+    other = "native" if config.cpu_engine == "mindspeed" else "mindspeed"
+    table.add_row(
+        "host memory, conversion",
+        f"{forecast.conversion_memory / 1e9:.1f} GB",
+        f"{config.cpu_engine} engine; {other} would take {forecast.other_conversion_memory / 1e9:.1f} GB",
+    )
+    table.add_row("disk", f"{sum(forecast.artifacts.values()) / 1e9:.1f} GB", "all artifacts, a training's kept checkpoints among them")
+    schedule = forecast.schedule
+    if schedule is not None:
+        table.add_row(
+            "pipeline bubble", f"{schedule.bubble:.1%}", f"{schedule.micro_batches} micro batches, DP{schedule.data_parallel_size}"
+        )
+        table.add_row("tokens", f"{schedule.tokens_per_step * schedule.steps / 1e6:.0f} M", f"at most; {schedule.steps} steps")
+        if schedule.seconds is None or schedule.device_hours is None:
+            table.add_row("time", "unknown", "measure a step and set step_seconds")
+        else:
+            table.add_row("time", format_seconds(schedule.seconds), f"{schedule.device_hours:.1f} device hours")
+    console.print(table)
+
+
+def _json(value: object) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,91 @@
+"""What each engine can do, and what it needs to be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from qwen3_ops.config import RunConfig
+from qwen3_ops.findings import Finding
+from qwen3_ops.model import ModelSpec
+from qwen3_ops.pipelines import StageRequest
+from qwen3_ops.rules.registry import rule
+
+
+@rule("context_parallel_size", "num_layers_per_virtual_pipeline_stage", "engine")
+def native_engine_can(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
+    limits = {
+        "context_parallel_size": ("the native engine computes whole sequences", run.context_parallel_size != 1, "set it to 1"),
+        "num_layers_per_virtual_pipeline_stage": (
+            "the native engine has no virtual pipeline stages",
+            run.num_layers_per_virtual_pipeline_stage is not None,
+            "leave it empty",
+        ),
+        "model_dir": ("the native engine trains and runs dense models only", model.num_experts is not None, "set engine to mindspeed"),
+        "model_dtype": ("the native engine has no fp16", model.params_dtype == "fp16", "store the model in bfloat16"),
+    }
+    for field, (text, broken, remedy) in limits.items():
+        if broken and run.engine == "native":
+            yield Finding(
+                rule=text,
+                fields=(field if field in RunConfig.model_fields else "model_dir", "engine"),
+                values=f"{field} = {getattr(run, field, model.params_dtype)}, engine = native",
+                consequence="training would refuse the flag",
+                remedy=remedy,
+            )
+
+
+@rule("engine", "cpu_engine", "runtime", "mindspeed_dir")
+def mindspeed_is_there(run: RunConfig) -> Iterator[Finding]:
+    folder = Path(run.mindspeed_dir)
+    wanted = [name for name, engine in (("posttrain_gpt.py", run.engine), ("preprocess_data.py", run.cpu_engine)) if engine == "mindspeed"]
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if not folder.is_absolute() or (missing and run.runtime == "local"):
+        yield Finding(
+            rule="mindspeed_dir must be the absolute path of MindSpeed-LLM's folder",
+            fields=("mindspeed_dir",),
+            values=f"{folder} {'is not absolute' if not folder.is_absolute() else 'lacks ' + ', '.join(missing)}",
+            consequence="no command could be started",
+            remedy="set mindspeed_dir, run inside the Ascend container, or set engine to native",
+        )
+
+
+@rule("engine", "cpu_engine", "mindspeed_version", "prompt_type", "handler_name")
+def template_is_in_this_version(run: RunConfig) -> Iterator[Finding]:
+    used = "mindspeed" in (run.engine, run.cpu_engine) and run.handler_name != "GeneralPretrainHandler"
+    if used and run.mindspeed_version == "2.1.0" and run.prompt_type == "qwen3":
+        yield Finding(
+            rule="prompt_type must be in the version's configs/finetune/templates.json",
+            fields=("prompt_type", "mindspeed_version"),
+            values="prompt_type = qwen3, mindspeed_version = 2.1.0, which accepts the name on the command line and has no such template",
+            consequence="the script ends with 'Template qwen3 does not exist.'",
+            remedy="choose qwen, or a newer MindSpeed-LLM",
+        )
+
+
+@rule("cpu_engine", "mindspeed_version", "load")
+def converters_understand_each_other(run: RunConfig, stages: Sequence[StageRequest]) -> Iterator[Finding]:
+    if run.cpu_engine != "mindspeed" or run.mindspeed_version == "2.1.0":
+        return
+    if any(stage.stage == "merge_lora" for stage in stages):
+        yield Finding(
+            rule="a merge into a Megatron checkpoint should be made by the native engine",
+            fields=("cpu_engine", "mindspeed_version"),
+            values=f"cpu_engine = mindspeed, mindspeed_version = {run.mindspeed_version}",
+            consequence="convert_ckpt_v2.py can not write one; the old convert_ckpt.py does, which later versions lack",
+            remedy="set cpu_engine to native",
+            severity="warn",
+        )
+
+
+@rule("engine", "recompute_granularity")
+def recompute_is_worth_it(run: RunConfig) -> Iterator[Finding]:
+    if run.engine == "mindspeed" and run.recompute_granularity == "selective":
+        yield Finding(
+            rule="selective recomputation saves nothing beside flash attention",
+            fields=("recompute_granularity",),
+            values="recompute_granularity = selective; the scripts use --use-flash-attn",
+            consequence="time is lost, no memory is won",
+            remedy="leave it empty, or choose full",
+            severity="warn",
+        )
