@@ -63,9 +63,6 @@ class StagePlan(BaseModel):
     kind: Kind
     reused: bool
     """Whether the artifact stood already when the plan was made."""
-    scaffold: str | None = None
-    """Hugging Face folder that the mindspeed engine links into the output before the start, and out of it afterwards:
-    2.1.0 reads the base model in the folder whose subfolder ``mg2hf`` it writes."""
     commands: list[Command] = []
     """What the mindspeed engine starts, one command a node, the master's first; empty for the native engine, which takes ``argv``."""
 
@@ -191,7 +188,6 @@ def render(config: RunConfig, model: ModelSpec, requests: Sequence[StageRequest]
             output=str(output),
             kind=stage.kind,
             reused=(output / MANIFEST).is_file(),
-            scaffold=config.model_dir if engine == "mindspeed" and rendered.script.scaffold else None,
             commands=commands(config, rendered) if engine == "mindspeed" else [],
         )
     return list(done.values())

@@ -22,14 +22,13 @@ def native_engine_can(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
             "leave it empty",
         ),
         "model_dir": ("the native engine trains and runs dense models only", model.num_experts is not None, "set engine to mindspeed"),
-        "model_dtype": ("the native engine has no fp16", model.params_dtype == "fp16", "store the model in bfloat16"),
     }
     for field, (text, broken, remedy) in limits.items():
         if broken and run.engine == "native":
             yield Finding(
                 rule=text,
-                fields=(field if field in RunConfig.model_fields else "model_dir", "engine"),
-                values=f"{field} = {getattr(run, field, model.params_dtype)}, engine = native",
+                fields=(field, "engine"),
+                values=f"{field} = {getattr(run, field)}, engine = native",
                 consequence="training would refuse the flag",
                 remedy=remedy,
             )

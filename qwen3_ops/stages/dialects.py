@@ -47,7 +47,6 @@ _CONVERTERS_V2: Mapping[str, Script] = {
         program="convert_ckpt_v2.py",
         flags=flags,
         faults=tuple(fault for fault in script.faults if fault.flag != "--params-dtype"),
-        scaffold=False,
     )
     for script, flags in (
         (scripts.CONVERT_HF_TO_MCORE, _CONVERT_V2),

@@ -69,7 +69,6 @@ class Script:
         flags: as in the runbook's shell script; ``{blank}`` stands for the values that ``blanks.py`` knows under that name.
         env: variables of a script that runs without devices.
         native: flags of ours that the native engine wants besides.
-        scaffold: MindSpeed-LLM reads the base model in the folder that it is to write into.
     """
 
     name: str
@@ -79,7 +78,6 @@ class Script:
     habits: tuple[Habit, ...] = ()
     faults: tuple[Fault, ...] = ()
     native: str = ""
-    scaffold: bool = False
 
 
 def fill(text: str, blanks: Mapping[str, Sequence[str]]) -> list[str]:

@@ -48,7 +48,6 @@ EXPORT_TO_HF = Script(
     """,
     faults=(faults.BESIDE_BASE,),
     native="--hf-cfg-dir {hf}",
-    scaffold=True,
 )
 
 MERGE_LORA = Script(
@@ -75,7 +74,6 @@ EXPORT_LORA_TO_HF = Script(
     """,
     faults=(faults.PARAMS_DTYPE, faults.BESIDE_BASE),
     native="--hf-cfg-dir {hf}",
-    scaffold=True,
 )
 
 PREPARE_DATASET = Script(
