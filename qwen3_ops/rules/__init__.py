@@ -1,6 +1,6 @@
 """The plan's linter, one module a theme."""
 
-from qwen3_ops.rules import (  # each registers its rules; the order is that of the findings
+from qwen3_ops.rules import (  # each registers its rules
     batches,
     capacity,
     checkpoints,

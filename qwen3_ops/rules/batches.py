@@ -21,7 +21,7 @@ _BATCH = (
 )
 
 
-@rule(*_BATCH)
+@rule(*_BATCH, about="training")
 def batches_divide(run: RunConfig) -> Iterator[Finding]:
     dp = data_parallel_size(run)
     parallel = run.tensor_model_parallel_size * run.pipeline_model_parallel_size * run.context_parallel_size
@@ -37,7 +37,7 @@ def batches_divide(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule(*_BATCH, "engine")
+@rule(*_BATCH, "engine", about="training")
 def pipeline_is_kept_busy(run: RunConfig) -> Iterator[Finding]:
     dp, pp = data_parallel_size(run), run.pipeline_model_parallel_size
     if run.engine == "native" or dp == 0 or pp == 1:
@@ -55,7 +55,7 @@ def pipeline_is_kept_busy(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("seq_length")
+@rule("seq_length", about="devices")
 def sequence_fits_model(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
     if run.seq_length > model.max_position_embeddings:
         yield Finding(

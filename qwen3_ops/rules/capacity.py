@@ -30,7 +30,7 @@ _LAYOUT = (
 )
 
 
-@rule("device_memory", "engine", "recompute_granularity", *_LAYOUT)
+@rule("device_memory", "engine", "recompute_granularity", *_LAYOUT, about="training")
 def training_fits_devices(run: RunConfig, model: ModelSpec, stages: Sequence[StageRequest]) -> Iterator[Finding]:
     kind = kind_of(stages)
     if kind is None or run.engine == "native":
@@ -54,7 +54,7 @@ def training_fits_devices(run: RunConfig, model: ModelSpec, stages: Sequence[Sta
     )
 
 
-@rule("engine", "cpu_engine", "runtime", "lora_r", "lora_target_modules")
+@rule("engine", "cpu_engine", "runtime", "lora_r", "lora_target_modules", about="weights")
 def host_is_large_enough(run: RunConfig, model: ModelSpec, stages: Sequence[StageRequest]) -> Iterator[Finding]:
     kind = kind_of(stages)
     if run.runtime != "local":

@@ -15,7 +15,7 @@ from qwen3_ops.rules.registry import rule
 _RANK = re.compile(r"mp_rank_(\d{2})(?:_(\d{3}))?(?:_(\d{3}))?")
 
 
-@rule("load")
+@rule("load", about="weights")
 def checkpoint_is_whole(run: RunConfig) -> Iterator[Finding]:
     if run.load is None:
         return

@@ -17,14 +17,14 @@ from qwen3_ops.rules.registry import rule
 _PAGE = (b"<!doctype html", b"<html")
 
 
-@rule("input")
+@rule("input", about="data")
 def data_is_there(run: RunConfig) -> Iterator[Finding]:
     source = Path(run.input)
     if not source.is_absolute() or not source.exists():
         yield missing("input", source, "an absolute path of an existing file or folder")
 
 
-@rule("data_shards", "cpu_engine")
+@rule("data_shards", "cpu_engine", about="data")
 def parts_are_ours(run: RunConfig) -> Iterator[Finding]:
     if run.data_shards > 1 and run.cpu_engine != "native":
         yield Finding(
@@ -36,7 +36,7 @@ def parts_are_ours(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("input")
+@rule("input", about="data")
 def data_is_no_web_page(run: RunConfig) -> Iterator[Finding]:
     source = Path(run.input)
     if not source.is_file():
@@ -54,7 +54,7 @@ def data_is_no_web_page(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("task_data_path")
+@rule("task_data_path", about="mmlu")
 def questions_are_there(run: RunConfig) -> Iterator[Finding]:
     folder = Path(run.task_data_path)
     if not is_absolute_folder(folder):
@@ -63,7 +63,7 @@ def questions_are_there(run: RunConfig) -> Iterator[Finding]:
         yield missing("task_data_path", folder / "*_test.csv", "a folder with <subject>_test.csv files")
 
 
-@rule("task_data_path", "engine")
+@rule("task_data_path", "engine", about="mmlu")
 def only_questions_are_there(run: RunConfig) -> Iterator[Finding]:
     folder = Path(run.task_data_path)
     if run.engine == "native" or not folder.is_dir():
@@ -80,7 +80,7 @@ def only_questions_are_there(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("map_keys", "handler_name")
+@rule("map_keys", "handler_name", about="data")
 def mapping_is_json(run: RunConfig) -> Iterator[Finding]:
     if run.map_keys is None:
         return
@@ -100,7 +100,7 @@ def mapping_is_json(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("prompt_type", "handler_name", "model_dir")
+@rule("prompt_type", "handler_name", "model_dir", about="data")
 def template_fits_tokenizer(run: RunConfig) -> Iterator[Finding]:
     if run.handler_name == "GeneralPretrainHandler":
         return
@@ -130,7 +130,7 @@ def template_fits_tokenizer(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("prompt_type", "handler_name")
+@rule("prompt_type", "handler_name", about="data")
 def template_is_of_this_family(run: RunConfig) -> Iterator[Finding]:
     template = TEMPLATES.get(run.prompt_type)
     if run.handler_name == "GeneralPretrainHandler" or template is None or "<|im_end|>" in template.markers:

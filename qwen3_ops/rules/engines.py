@@ -10,9 +10,11 @@ from qwen3_ops.findings import Finding
 from qwen3_ops.model import ModelSpec
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.rules.registry import rule
+from qwen3_ops.stages import STAGES
+from qwen3_ops.verbs import VERBS
 
 
-@rule("context_parallel_size", "num_layers_per_virtual_pipeline_stage", "engine")
+@rule("context_parallel_size", "num_layers_per_virtual_pipeline_stage", "engine", about="devices")
 def native_engine_can(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
     limits = {
         "context_parallel_size": ("the native engine computes whole sequences", run.context_parallel_size != 1, "set it to 1"),
@@ -35,9 +37,11 @@ def native_engine_can(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
 
 
 @rule("engine", "cpu_engine", "runtime", "mindspeed_dir")
-def mindspeed_is_there(run: RunConfig) -> Iterator[Finding]:
+def mindspeed_is_there(run: RunConfig, stages: Sequence[StageRequest]) -> Iterator[Finding]:
     folder = Path(run.mindspeed_dir)
-    wanted = [name for name, engine in (("posttrain_gpt.py", run.engine), ("preprocess_data.py", run.cpu_engine)) if engine == "mindspeed"]
+    on_devices = {VERBS[STAGES[stage.stage].verb].on_devices for stage in stages if stage.stage in STAGES}
+    parts = (("posttrain_gpt.py", run.engine, True), ("preprocess_data.py", run.cpu_engine, False))
+    wanted = [name for name, engine, devices in parts if engine == "mindspeed" and devices in on_devices]
     missing = [name for name in wanted if not (folder / name).is_file()]
     if not folder.is_absolute() or (missing and run.runtime == "local"):
         yield Finding(
@@ -77,7 +81,7 @@ def converters_understand_each_other(run: RunConfig, stages: Sequence[StageReque
         )
 
 
-@rule("engine", "recompute_granularity")
+@rule("engine", "recompute_granularity", about="training")
 def recompute_is_worth_it(run: RunConfig) -> Iterator[Finding]:
     if run.engine == "mindspeed" and run.recompute_granularity == "selective":
         yield Finding(

@@ -14,7 +14,7 @@ from qwen3_ops.rules.registry import rule
 _SIZES = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size", "nproc_per_node", "nnodes")
 
 
-@rule("tensor_model_parallel_size")
+@rule("tensor_model_parallel_size", about="weights")
 def tensor_parallel_fits_model(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
     tp = run.tensor_model_parallel_size
     for name, size in (
@@ -34,7 +34,7 @@ def tensor_parallel_fits_model(run: RunConfig, model: ModelSpec) -> Iterator[Fin
             )
 
 
-@rule("pipeline_model_parallel_size")
+@rule("pipeline_model_parallel_size", about="weights")
 def pipeline_parallel_fits_model(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
     pp = run.pipeline_model_parallel_size
     if model.num_layers % pp:
@@ -47,7 +47,7 @@ def pipeline_parallel_fits_model(run: RunConfig, model: ModelSpec) -> Iterator[F
         )
 
 
-@rule(*_SIZES)
+@rule(*_SIZES, about="devices")
 def layout_fits_devices(run: RunConfig) -> Iterator[Finding]:
     world = world_size(run)
     tp, pp, cp = run.tensor_model_parallel_size, run.pipeline_model_parallel_size, run.context_parallel_size
@@ -70,7 +70,7 @@ def layout_fits_devices(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("context_parallel_size", "context_parallel_algo", "tensor_model_parallel_size", "seq_length", "engine")
+@rule("context_parallel_size", "context_parallel_algo", "tensor_model_parallel_size", "seq_length", "engine", about="training")
 def context_parallel_fits(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
     cp, tp = run.context_parallel_size, run.tensor_model_parallel_size
     if cp == 1 or run.engine == "native":
@@ -101,7 +101,7 @@ def context_parallel_fits(run: RunConfig, model: ModelSpec) -> Iterator[Finding]
             )
 
 
-@rule("num_layers_per_virtual_pipeline_stage", "pipeline_model_parallel_size")
+@rule("num_layers_per_virtual_pipeline_stage", "pipeline_model_parallel_size", about="weights")
 def virtual_stages_fit(run: RunConfig, model: ModelSpec, stages: Sequence[StageRequest]) -> Iterator[Finding]:
     chunk, pp = run.num_layers_per_virtual_pipeline_stage, run.pipeline_model_parallel_size
     if chunk is None or model.num_layers % pp:
@@ -122,7 +122,7 @@ def virtual_stages_fit(run: RunConfig, model: ModelSpec, stages: Sequence[StageR
         )
 
 
-@rule("expert_model_parallel_size", *_SIZES)
+@rule("expert_model_parallel_size", *_SIZES, about="weights")
 def expert_parallel_fits(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
     ep = run.expert_model_parallel_size
     dp = max(1, data_parallel_size(run))
@@ -138,7 +138,7 @@ def expert_parallel_fits(run: RunConfig, model: ModelSpec) -> Iterator[Finding]:
         )
 
 
-@rule("sequence_parallel", "tensor_model_parallel_size", "engine")
+@rule("sequence_parallel", "tensor_model_parallel_size", "engine", about="training")
 def activations_are_cut(run: RunConfig) -> Iterator[Finding]:
     if run.engine == "mindspeed" and run.tensor_model_parallel_size > 1 and not run.sequence_parallel:
         yield Finding(

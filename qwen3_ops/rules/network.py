@@ -20,7 +20,7 @@ _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _RESERVED = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 
 
-@rule("master_port", "hccl_if_base_port", "engine")
+@rule("master_port", "hccl_if_base_port", "engine", about="devices")
 def ports_are_apart(run: RunConfig) -> Iterator[Finding]:
     base = run.hccl_if_base_port or _HCCL_BASE
     if run.engine == "native":
@@ -35,7 +35,7 @@ def ports_are_apart(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("master_port", "hccl_if_base_port", "hosts", "runtime", "engine")
+@rule("master_port", "hccl_if_base_port", "hosts", "runtime", "engine", about="devices")
 def ports_are_free(run: RunConfig) -> Iterator[Finding]:
     """Of this machine, where it is the one that runs the stages."""
     if run.engine == "native" or run.runtime != "local" or run.hosts:
@@ -43,15 +43,16 @@ def ports_are_free(run: RunConfig) -> Iterator[Finding]:
     for field, port in (("master_port", run.master_port), ("hccl_if_base_port", run.hccl_if_base_port)):
         if port is not None and _taken(port):
             yield Finding(
-                rule=f"{field} must be free",
+                rule=f"{field} should be free",
                 fields=(field,),
                 values=f"{field} = {port}, which a process of this host listens on",
                 consequence="torchrun ends with 'Address already in use'",
-                remedy="end the old job, or choose another port",
+                remedy="wait for the job that has it, or choose another port",
+                severity="warn",  # it may be free again when the training starts
             )
 
 
-@rule("hccl_if_base_port", "runtime", "engine")
+@rule("hccl_if_base_port", "runtime", "engine", about="devices")
 def ports_are_not_given_away(run: RunConfig) -> Iterator[Finding]:
     base = run.hccl_if_base_port or _HCCL_BASE
     if run.engine == "native" or run.runtime != "local" or not _EPHEMERAL.is_file():
@@ -69,7 +70,7 @@ def ports_are_not_given_away(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("hosts", "nnodes", "engine")
+@rule("hosts", "nnodes", "engine", about="devices")
 def hosts_are_the_nodes(run: RunConfig) -> Iterator[Finding]:
     if run.engine == "native":
         return
@@ -92,7 +93,7 @@ def hosts_are_the_nodes(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("socket_ifname", "nnodes", "no_shared_storage", "engine")
+@rule("socket_ifname", "nnodes", "no_shared_storage", "engine", about="devices")
 def nodes_can_talk(run: RunConfig) -> Iterator[Finding]:
     if run.engine == "native" or run.nnodes == 1:
         return

@@ -10,7 +10,7 @@ from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.rules.registry import rule
 
 
-@rule("lr", "min_lr")
+@rule("lr", "min_lr", about="training")
 def learning_rates_ordered(run: RunConfig) -> Iterator[Finding]:
     if run.min_lr > run.lr:
         yield Finding(
@@ -22,7 +22,7 @@ def learning_rates_ordered(run: RunConfig) -> Iterator[Finding]:
         )
 
 
-@rule("save_interval", "train_iters")
+@rule("save_interval", "train_iters", about="training")
 def something_to_resume(run: RunConfig) -> Iterator[Finding]:
     if run.save_interval is None or run.save_interval >= run.train_iters:
         yield Finding(
