@@ -18,10 +18,11 @@ from qwen3_ops.native.checkpoint.disk import require_space
 from qwen3_ops.native.checkpoint.modules import base_names, hf_names, shape_of
 from qwen3_ops.native.checkpoint.placed_file import Sink
 from qwen3_ops.native.checkpoint.safetensors_file import SafetensorsFile, SafetensorsWriter
-from qwen3_ops.native.checkpoint.sharding import assemble, hf_runs, hf_shapes
-from qwen3_ops.native.checkpoint.state import Made, Part, Source, check_names, check_shape
+from qwen3_ops.native.checkpoint.sharding import hf_runs, hf_shapes
+from qwen3_ops.native.checkpoint.state import Part, Source, check_names, check_shape
 from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
 from qwen3_ops.native.checkpoint.transfer import Job, Recorder, transfer
+from qwen3_ops.native.checkpoint.whole import Piece, Whole, join
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
@@ -66,13 +67,10 @@ class HfWeights:
     def names(self) -> list[str]:
         return list(base_names(self.model))
 
-    def make(self, name: str) -> Made:
+    def make(self, name: str) -> Whole:
         """The whole mcore tensor, in the source's own dtype."""
-        pieces = [(runs, self._files[hf].tensor(hf)) for hf, runs in zip(hf_names(name), hf_runs(name, self.model), strict=True)]
-        if len({piece.dtype for _, piece in pieces}) > 1:
-            pieces = [(runs, piece.float()) for runs, piece in pieces]
-        whole = assemble(shape_of(name, self.model), pieces)
-        return Made(whole, whole)
+        pieces = zip(hf_runs(name, self.model), hf_names(name), strict=True)
+        return join(shape_of(name, self.model), [Piece(runs, self._files[hf].tensor(hf)) for runs, hf in pieces])
 
     def parts(self, name: str) -> list[Part]:
         runs = hf_runs(name, self.model)

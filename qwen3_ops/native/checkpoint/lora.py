@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +25,11 @@ from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.certificate import MergedTensor
 from qwen3_ops.native.checkpoint.flags import MergePrecision
 from qwen3_ops.native.checkpoint.mcore_reader import McoreCheckpoint
-from qwen3_ops.native.checkpoint.state import Made, Part, Source
+from qwen3_ops.native.checkpoint.state import Part, Source
+from qwen3_ops.native.checkpoint.whole import Whole
 
 _BLOCK_ELEMENTS = 1 << 18  # of the product; small enough for a processor's cache
+_BITS = {2: torch.int16, 4: torch.int32}  # numpy counts these fast, torch does not; a difference is never -0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +110,18 @@ def check_fit(base: McoreCheckpoint, adapter: McoreCheckpoint) -> None:
 
 
 class MergedSource:
-    """The merged model as a source: each tensor is merged when it is asked for.
-
-    Attributes:
-        targets: what the merge did to each targeted tensor, once it was made.
-    """
+    """The merged model as a source: each tensor is merged while it is read."""
 
     def __init__(self, base: Source, adapter: Source, *, settings: LoraSettings, dtype: torch.dtype, precision: MergePrecision) -> None:
         self._base, self._adapter, self._settings, self._dtype, self._precision = base, adapter, settings, dtype, precision
         self._plain = {name.replace(".base_layer.", "."): name for name in base.names() if ".lora_" not in name}
         self._lora = set(adapter.names())
-        self.targets: dict[str, MergedTensor] = {}
+        self._merges: dict[str, Merge] = {}
+
+    @property
+    def targets(self) -> dict[str, MergedTensor]:
+        """What the merge did to each targeted tensor that was read."""
+        return {name: merge.report() for name, merge in sorted(self._merges.items())}
 
     def names(self) -> list[str]:
         return list(self._plain)
@@ -125,13 +129,13 @@ class MergedSource:
     def is_target(self, name: str) -> bool:
         return f"{name.removesuffix('.weight')}.lora_A.default.weight" in self._lora
 
-    def make(self, name: str) -> Made:
-        base = self._base.make(self._plain[name]).original
+    def make(self, name: str) -> Whole:
+        base = self._base.make(self._plain[name])
         if not self.is_target(name):
-            return Made(base, base)
-        a, b = (self._adapter.make(lora).original.to(self._dtype) for lora in self._lora_names(name))
-        merged, self.targets[name] = merge(base.to(self._dtype), a, b, scale=self._settings.scale, precision=self._precision)
-        return Made(base, merged)
+            return base
+        a, b = (self._adapter.make(lora).full().to(self._dtype) for lora in self._lora_names(name))
+        self._merges[name] = merge = Merge(a, b, scale=self._settings.scale, precision=self._precision)
+        return base.cast(self._dtype).changed(self._dtype, merge)
 
     def parts(self, name: str) -> list[Part]:
         return self._base.parts(self._plain[name])
@@ -142,8 +146,9 @@ class MergedSource:
         Raises:
             BadInput: those are all of them.
         """
-        same = [name for name, target in self.targets.items() if target.changed == 0]
-        if len(same) == len(self.targets):
+        targets = self.targets
+        same = [name for name, target in targets.items() if target.changed == 0]
+        if len(same) == len(targets):
             raise BadInput("the merge changes nothing", value="B @ A rounds to zero in every layer", remedy="Was the adapter trained?")
         return same
 
@@ -151,27 +156,43 @@ class MergedSource:
         return [f"{name.removesuffix('.weight')}.lora_{half}.default.weight" for half in "AB"]
 
 
-def merge(weight: Tensor, a: Tensor, b: Tensor, *, scale: float, precision: MergePrecision) -> tuple[Tensor, MergedTensor]:
-    """``W + scale * B @ A``, a few rows at a time, and what that changed.
+class Merge:
+    """``W + scale * B @ A`` of one tensor, some rows at a time, and what that changes.
 
     Args:
-        weight: ``[out, in]``, a: ``[r, in]``, b: ``[out, r]``, all of one dtype, which the result has too.
+        a: ``[r, in]``, b: ``[out, r]``, of the dtype that ``W [out, in]`` has and the result too.
     """
-    result = torch.empty(weight.shape, dtype=weight.dtype)
-    wide = a.float()
-    changed, largest = 0, 0.0
-    step = max(1, _BLOCK_ELEMENTS // max(1, weight.shape[1]))
-    for start in range(0, weight.shape[0], step):
-        rows = slice(start, start + step)
-        product = b[rows].float() @ wide
-        if precision == "fp32":
-            result[rows] = weight[rows].float() + product * scale
+
+    def __init__(self, a: Tensor, b: Tensor, *, scale: float, precision: MergePrecision) -> None:
+        self._a, self._b, self._scale, self._precision, self._dtype = a.float(), b.float(), scale, precision, b.dtype
+        self._changed, self._largest = 0, 0.0
+
+    def __call__(self, first: int, weight: Tensor) -> Tensor:
+        """The merged rows from ``first`` on."""
+        result = torch.empty(weight.shape, dtype=self._dtype)
+        step = max(1, _BLOCK_ELEMENTS // max(1, weight.shape[1]))
+        for start in range(0, len(weight), step):
+            self._merge(first + start, weight[start : start + step], result[start : start + step])
+        return result
+
+    def report(self) -> MergedTensor:
+        return MergedTensor(elements=len(self._b) * self._a.shape[1], changed=self._changed, largest_change=self._largest)
+
+    def _merge(self, first: int, weight: Tensor, result: Tensor) -> None:
+        product = self._b[first : first + len(weight)] @ self._a
+        if self._precision == "fp32":
+            result.copy_(product.mul_(self._scale).add_(weight))
+        elif self._dtype == torch.bfloat16:
+            torch.add(weight, product.to(self._dtype).mul_(self._scale), out=result)
         else:
-            if weight.dtype == torch.bfloat16:
-                product = product.to(weight.dtype)
-            torch.add(weight[rows], (product * scale).to(weight.dtype), out=result[rows])
-        difference = result[rows] - weight[rows]
-        changed += int(difference.count_nonzero())
+            torch.add(weight, product.mul_(self._scale).to(self._dtype), out=result)
+        difference = result - weight
+        self._changed += int(np.count_nonzero(difference.view(_BITS[self._dtype.itemsize]).numpy()))
         least, most = torch.aminmax(difference)
-        largest = max(largest, -float(least), float(most))
-    return result, MergedTensor(elements=weight.numel(), changed=changed, largest_change=largest)
+        self._largest = max(self._largest, -float(least), float(most))
+
+
+def merge(weight: Tensor, a: Tensor, b: Tensor, *, scale: float, precision: MergePrecision) -> tuple[Tensor, MergedTensor]:
+    """`Merge` of a whole ``weight [out, in]``."""
+    whole = Merge(a, b, scale=scale, precision=precision)
+    return whole(0, weight), whole.report()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +17,11 @@ from qwen3_ops.native.checkpoint.megatron_args import layout_of, model_of
 from qwen3_ops.native.checkpoint.modules import EMBEDDING, OUTPUT, shape_of
 from qwen3_ops.native.checkpoint.rank_file import FILE_NAME, RankFile
 from qwen3_ops.native.checkpoint.schema import Entry, LoraLayers, Schema
-from qwen3_ops.native.checkpoint.sharding import Runs, assemble, check_layout, shard_runs
-from qwen3_ops.native.checkpoint.state import LazyState, Made, Part, check_names, check_shape
+from qwen3_ops.native.checkpoint.sharding import Runs, check_layout, shard_runs
+from qwen3_ops.native.checkpoint.state import LazyState, Part, check_names, check_shape
 from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
 from qwen3_ops.native.checkpoint.tracker import TRACKER, iteration_folder, read_tracker
+from qwen3_ops.native.checkpoint.whole import Piece, Whole, join
 
 VOCABULARY = (EMBEDDING, OUTPUT)
 
@@ -86,18 +87,18 @@ class McoreCheckpoint:
     def names(self) -> list[str]:
         return list(self._places)
 
-    def make(self, name: str) -> Made:
+    def make(self, name: str) -> Whole:
         """The whole tensor with the padding rows of the vocabulary, joined from its shards.
 
         Raises:
-            BadInput: a shard is damaged, or the last stage's copy of a tied embedding differs.
+            BadInput: a shard is damaged, or the last stage's copy of a tied embedding differs; some of it while rows are read.
         """
         first, *others = self._places[name]
         whole = self._join(name, first)
-        if name == EMBEDDING and any(not torch.equal(whole, self._join(name, other)) for other in others if other.key != first.key):
-            source = self._ranks[Rank(0, others[-1].pp, 0)].path
-            raise BadInput("the tied output layer differs from the embedding", source=source, remedy="The checkpoint is inconsistent.")
-        return Made(whole, whole)
+        for other in others if name == EMBEDDING else ():
+            if other.key != first.key:
+                whole = whole.checked(self._same_as(self._join(name, other), source=self._ranks[Rank(0, other.pp, 0)].path))
+        return whole
 
     def parts(self, name: str) -> list[Part]:
         place = self._places[name][0]
@@ -107,7 +108,7 @@ class McoreCheckpoint:
         """Whole tensors by global name, each joined when it is asked for; ``padded``: with the padding rows of the vocabulary."""
 
         def load(name: str) -> Tensor:
-            tensor = self.make(name).result
+            tensor = self.make(name).full()
             return tensor[: self.model.padded_vocab_size] if name in VOCABULARY and not padded else tensor
 
         return LazyState(self._places, load)
@@ -125,16 +126,23 @@ class McoreCheckpoint:
         runs = shard_runs(name, self.shape(name), self.layout.tensor_model_parallel_size)
         return runs[:1] if len({item.spans for item in runs}) == 1 else runs
 
-    def _join(self, name: str, place: _Place) -> Tensor:
-        pieces = [(runs, self._shard(name, place, tp, runs)) for tp, runs in enumerate(self._runs(name))]
-        return assemble(self.shape(name), pieces)
+    def _join(self, name: str, place: _Place) -> Whole:
+        return join(self.shape(name), [self._shard(name, place, tp, runs) for tp, runs in enumerate(self._runs(name))])
 
-    def _shard(self, name: str, place: _Place, tp: int, runs: Runs) -> Tensor:
-        stored = self._ranks[Rank(tp, place.pp, place.ep)].tensor(place.chunk, place.key)
+    def _shard(self, name: str, place: _Place, tp: int, runs: Runs) -> Piece:
+        rank = self._ranks[Rank(tp, place.pp, place.ep)]
         if place.slot is None:
-            return stored
+            return Piece(runs, *rank.stream(place.chunk, place.key))
         rows, columns = runs.shape(self.shape(name))
-        return stored.reshape(place.slots, columns, rows)[place.slot].t()
+        return Piece(runs, rank.tensor(place.chunk, place.key).reshape(place.slots, columns, rows)[place.slot].t())
+
+    @staticmethod
+    def _same_as(copy: Whole, *, source: Path) -> Callable[[int, Tensor], None]:
+        def check(begin: int, rows: Tensor) -> None:
+            if not torch.equal(rows, copy.rows(begin, begin + len(rows)).original):
+                raise BadInput("the tied output layer differs from the embedding", source=source, remedy="The checkpoint is inconsistent.")
+
+        return check
 
     def _part(self, name: str, place: _Place, tp: int, runs: Runs) -> Part:
         rank = self._ranks[Rank(tp, place.pp, place.ep)]

@@ -26,11 +26,12 @@ from qwen3_ops.native.checkpoint.placed_file import Sink
 from qwen3_ops.native.checkpoint.rank_file import FILE_NAME
 from qwen3_ops.native.checkpoint.rank_writer import RankFileWriter
 from qwen3_ops.native.checkpoint.schema import LoraLayers, Schema
-from qwen3_ops.native.checkpoint.sharding import check_layout, shard_runs
-from qwen3_ops.native.checkpoint.state import Made, Part, Source, check_names, check_shape
+from qwen3_ops.native.checkpoint.sharding import Runs, check_layout, shard_runs
+from qwen3_ops.native.checkpoint.state import Part, Source, check_names, check_shape
 from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
 from qwen3_ops.native.checkpoint.tracker import iteration_folder, write_tracker
 from qwen3_ops.native.checkpoint.transfer import Job, Recorder, transfer
+from qwen3_ops.native.checkpoint.whole import Piece, Whole, join
 
 
 class StateSource:
@@ -42,9 +43,9 @@ class StateSource:
     def names(self) -> list[str]:
         return list(self._state)
 
-    def make(self, name: str) -> Made:
+    def make(self, name: str) -> Whole:
         tensor = self._state[name].detach().to("cpu", self._dtype)
-        return Made(tensor, tensor)
+        return join(tuple(tensor.shape), [Piece(Runs(0, ((0, len(tensor)),)), tensor)])
 
     def parts(self, name: str) -> list[Part]:
         return []
@@ -110,19 +111,10 @@ class Fitted:
     def parts(self, name: str) -> list[Part]:
         return self._source.parts(name)
 
-    def make(self, name: str) -> Made:
-        made = self._source.make(name)
-        check_shape(name, tuple(made.result.shape), shape_of(name, self._model, lora_r=self._lora_r), source="the state to write")
-        if name not in VOCABULARY:
-            return made
-        result = pad_rows(made.result, self._rows)
-        return Made(result if made.original is made.result else made.original, result)
-
-
-def pad_rows(tensor: Tensor, rows: int) -> Tensor:
-    """``[V, H]`` -> ``[rows, H]``; the last row is repeated, as MindSpeed does."""
-    missing = rows - tensor.shape[0]
-    return torch.cat([tensor, tensor[-1:].expand(missing, -1)]) if missing > 0 else tensor
+    def make(self, name: str) -> Whole:
+        whole = self._source.make(name)
+        check_shape(name, whole.shape, shape_of(name, self._model, lora_r=self._lora_r), source="the state to write")
+        return whole.padded(self._rows) if name in VOCABULARY else whole
 
 
 def write_checkpoint(

@@ -13,7 +13,7 @@ import struct
 import zipfile
 import zlib
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,31 @@ class RankFile:
         Raises:
             BadInput: they differ, or are missing.
         """
+        stored, flat = self._mapped(chunk, key)
+        if stored.storage not in self._checked:
+            self._checksum(key, stored).add(0, flat)
+        return flat.as_strided(stored.shape, stored.stride, stored.offset)
+
+    def stream(self, chunk: int, key: str) -> tuple[Tensor, Callable[[int, Tensor], None] | None]:
+        """The tensor, mapped, and what is to be told of its rows as they are read, front to back; that raises BadInput as `tensor` does."""
+        stored, flat = self._mapped(chunk, key)
+        tensor = flat.as_strided(stored.shape, stored.stride, stored.offset)
+        if stored.storage in self._checked or tensor.numel() != len(flat) or not tensor.is_contiguous():
+            return self.tensor(chunk, key), None
+        return tensor, self._checksum(key, stored).add
+
+    def _checksum(self, key: str, stored: StoredTensor) -> _Checksum:
+        def compare(crc: int) -> None:
+            if crc != self._entry(f"data/{stored.storage}").CRC:
+                raise BadInput(
+                    "the checkpoint file is damaged: a tensor's checksum differs", value=key, source=self.path, remedy="Copy it again."
+                )
+            self._checked.add(stored.storage)
+
+        return _Checksum(stored.storage_numel * stored.dtype.itemsize, compare)
+
+    def _mapped(self, chunk: int, key: str) -> tuple[StoredTensor, Tensor]:
+        """A tensor's description, and its whole storage."""
         stored = self.chunks[chunk][key]
         if stored is None:
             raise BadInput("the entry is empty", value=key, source=self.path)
@@ -80,14 +105,7 @@ class RankFile:
         start = self._data_offset(entry)
         if entry.file_size != size or start + size > self._file.size:
             raise BadInput("a tensor's bytes are missing", value=key, source=self.path, remedy="Copy the file again.")
-        flat = self._file.tensor(start, dtype=stored.dtype, numel=stored.storage_numel)
-        if stored.storage not in self._checked:
-            if zlib.crc32(as_bytes(flat)) != entry.CRC:
-                raise BadInput(
-                    "the checkpoint file is damaged: a tensor's checksum differs", value=key, source=self.path, remedy="Copy it again."
-                )
-            self._checked.add(stored.storage)
-        return flat.as_strided(stored.shape, stored.stride, stored.offset)
+        return stored, self._file.tensor(start, dtype=stored.dtype, numel=stored.storage_numel)
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
         entry = self._entries.get(name)
@@ -98,6 +116,22 @@ class RankFile:
     def _data_offset(self, entry: zipfile.ZipInfo) -> int:
         header = LOCAL_HEADER.unpack(self._file.read(entry.header_offset, LOCAL_HEADER.size))
         return int(entry.header_offset + LOCAL_HEADER.size + header[-2] + header[-1])
+
+
+class _Checksum:
+    """Of ``size`` bytes, added up as rows are read and given to ``done`` with the last; rows that come again are passed over."""
+
+    def __init__(self, size: int, done: Callable[[int], None]) -> None:
+        self._left, self._done, self._rows, self._crc = size, done, 0, 0
+
+    def add(self, first: int, rows: Tensor) -> None:
+        if first > self._rows:
+            raise ValueError(f"row {first} is read before row {self._rows}")
+        new = as_bytes(rows[self._rows - first :])
+        if new:
+            self._crc, self._rows, self._left = zlib.crc32(new, self._crc), first + len(rows), self._left - len(new)
+            if not self._left:
+                self._done(self._crc)
 
 
 def _chunks(content: Mapping[str, Any], path: Path) -> Sequence[ModelChunk]:

@@ -6,7 +6,6 @@ lay them side by side. `Runs` says which, so that cutting, joining and proving s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,7 +22,7 @@ class Runs(NamedTuple):
 
     Attributes:
         axis: 0 for rows, 1 for columns.
-        spans: (begin, end) of each run.
+        spans: (begin, end) of each run, ascending.
     """
 
     axis: int
@@ -41,19 +40,6 @@ class Runs(NamedTuple):
         """The stored tensor; a view where it is one run."""
         parts = [whole.narrow(self.axis, begin, end - begin) for begin, end in self.spans]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=self.axis)
-
-
-def assemble(shape: tuple[int, ...], pieces: Sequence[tuple[Runs, Tensor]]) -> Tensor:
-    """The whole tensor of stored ones; the inverse of `Runs.take`. No copy where one piece is all of it."""
-    if len(pieces) == 1 and tuple(pieces[0][1].shape) == shape and len(pieces[0][0].spans) == 1:
-        return pieces[0][1]
-    whole = torch.empty(shape, dtype=pieces[0][1].dtype)
-    for (axis, spans), piece in pieces:
-        at = 0
-        for begin, end in spans:
-            whole.narrow(axis, begin, end - begin).copy_(piece.narrow(axis, at, end - begin))
-            at += end - begin
-    return whole
 
 
 def shard_runs(name: str, shape: tuple[int, ...], parts: int) -> list[Runs]:

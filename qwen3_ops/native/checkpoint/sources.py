@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from qwen3_ops.native.checkpoint.flags import MergePrecision
 from qwen3_ops.native.checkpoint.hf import HfWeights
 from qwen3_ops.native.checkpoint.lora import LoraSettings, MergedSource
 from qwen3_ops.native.checkpoint.mcore_reader import McoreCheckpoint
-from qwen3_ops.native.checkpoint.state import Made, Part, Source, refuse_nan
+from qwen3_ops.native.checkpoint.state import Part, Source, refuse_nan
+from qwen3_ops.native.checkpoint.whole import Whole
 
 
 class Prepared:
@@ -31,10 +33,8 @@ class Prepared:
     def parts(self, name: str) -> list[Part]:
         return self._source.parts(name)
 
-    def make(self, name: str) -> Made:
-        made = self._source.make(name)
-        refuse_nan(name, made.result, source=self._folder)
-        return made if made.result.dtype == self._dtype else Made(made.original, made.result.to(self._dtype))
+    def make(self, name: str) -> Whole:
+        return self._source.make(name).checked(partial(refuse_nan, name, source=self._folder)).cast(self._dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.sharding import Runs
 from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
+from qwen3_ops.native.checkpoint.whole import Whole
 
 
 class LazyState(Mapping[str, Tensor]):
@@ -51,37 +52,26 @@ class Part(NamedTuple):
     slot: int | None = None
 
 
-class Made(NamedTuple):
-    """A whole tensor on its way: as the source holds it, and as the result shall.
-
-    ``result`` is ``original`` itself where a conversion only moves bytes.
-    """
-
-    original: Tensor
-    result: Tensor
-
-
 class Source(Protocol):
     """Where whole tensors come from."""
 
     def names(self) -> list[str]:
         """Global names, in a checkpoint's order."""
 
-    def make(self, name: str) -> Made:
+    def make(self, name: str) -> Whole:
         """Called from several threads."""
 
     def parts(self, name: str) -> list[Part]:
-        """The stored tensors that ``make(name).original`` is made of."""
+        """The stored tensors that the original side of ``make(name)`` is made of."""
 
 
-def refuse_nan(name: str, tensor: Tensor, *, source: object) -> None:
-    """Raises BadInput when ``tensor`` holds NaN."""
-    if torch.isnan(tensor.sum()):  # a sum keeps NaN; inf - inf makes one too, so the exact count decides
-        count = int(torch.isnan(tensor).sum())
+def refuse_nan(name: str, first: int, rows: Tensor, *, source: object) -> None:
+    """Raises BadInput when ``rows`` of the tensor, which begin with row ``first``, hold NaN."""
+    if torch.isnan(rows.sum()):  # a sum keeps NaN; inf - inf makes one too, so the exact count decides
+        count = int(torch.isnan(rows).sum())
         if count:
-            raise BadInput(
-                "weights hold NaN", value=f"{name}, {count} of {tensor.numel()}", source=source, remedy="Use an older checkpoint."
-            )
+            value = f"{name}, {count} in rows {first} to {first + len(rows) - 1}"
+            raise BadInput("weights hold NaN", value=value, source=source, remedy="Use an older checkpoint.")
 
 
 def check_names(found: Iterable[str], expected: Iterable[str], *, source: object) -> None:

@@ -1,4 +1,4 @@
-"""Moving whole tensors from a source into files: in parallel, each byte read, digested and written once.
+"""Moving whole tensors from a source into files: in parallel, each byte read, digested and written once, some rows at a time.
 
 A tensor's digest is the list of the SHA-256 of its blocks. Blocks are cut where the source or the
 result is cut, so that both sides of a conversion consist of the same blocks in another order: one
@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from qwen3_ops.native.checkpoint.placed_file import Sink
 from qwen3_ops.native.checkpoint.sharding import Runs
-from qwen3_ops.native.checkpoint.state import Made, Part, Source
+from qwen3_ops.native.checkpoint.state import Part, Source
 from qwen3_ops.native.checkpoint.tensor_spec import as_bytes
+from qwen3_ops.native.checkpoint.whole import Whole
 
-_MAX_THREADS = 4  # each holds a whole tensor; more only wait for the disk
+_MAX_THREADS = 4  # each has a whole tensor mapped; more only wait for the disk
+_STEP = 1 << 20  # bytes that go through everything while a processor's cache has them
 
 Blocks = list[tuple[int, str]]
 """(rows, columns or elements; SHA-256 of the block's bytes), in the tensor's order."""
@@ -69,7 +72,7 @@ def transfer(
     with ThreadPoolExecutor(threads) as pool:
         pending: set[Future[int]] = set()
         try:
-            for job in jobs:
+            for job in sorted(jobs, key=_size, reverse=True):  # the largest first: none of them is left to one thread at the end
                 pending.add(pool.submit(_do, job, source, open_sink, recorder))
                 if len(pending) > threads:
                     pending = _collect(pending, progress)
@@ -78,6 +81,10 @@ def transfer(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _size(job: Job) -> int:
+    return sum(part.spec.nbytes for part in job.parts)
 
 
 def _collect(pending: set[Future[int]], progress: Callable[[int], None]) -> set[Future[int]]:
@@ -91,78 +98,104 @@ def _do(job: Job, source: Source, open_sink: Callable[[Part], Sink] | None, reco
     sinks = [] if open_sink is None else [open_sink(part) for part in job.parts]
     nbytes = 0
     for slot, name in enumerate(job.names):
-        made = source.make(name)
-        pieces = _Pieces(made.result)
-        for sink, part in zip(sinks, job.parts, strict=False):
-            if job.grouped:
-                sink.add(as_bytes(part.runs.take(made.result).t()))
-            else:
-                for span in part.runs.spans:
-                    sink.add(as_bytes(pieces[part.runs.axis, span]))
+        whole, sources = source.make(name), source.parts(name)
+        results = [part._replace(slot=slot) if job.grouped else part for part in job.parts]
+        before = _Digests(whole, [*sources, *results] if whole.moved else sources)
+        after = before if whole.moved else _Digests(whole, results)
+        for begin, end in _steps(whole, [*sources, *results]):
+            rows = whole.rows(begin, end)
+            original = _Block(rows.original, begin)
+            result = original if whole.moved else _Block(rows.result, begin)
+            for sink, part in zip(sinks, results, strict=False):
+                for piece in result.pieces(part):
+                    sink.add(piece)
+            if recorder is not None:
+                before.add(original)
+                if not whole.moved:
+                    after.add(result)
         if recorder is not None:
-            _record(name, made, pieces, source.parts(name), _at_slot(job, slot), recorder)
-        nbytes += made.result.numel() * made.result.element_size()
+            for part in sources:
+                recorder.source(part, *before.of(part))
+            for part in results:
+                recorder.result(part, *after.of(part))
+            recorder.link(name, sources, results)
+        nbytes += torch.Size(whole.shape).numel() * whole.dtype.itemsize
     for sink in sinks:
         sink.close()
     return nbytes
 
 
-def _at_slot(job: Job, slot: int) -> list[Part]:
-    return [part._replace(slot=slot) if job.grouped else part for part in job.parts]
+def _steps(whole: Whole, parts: Sequence[Part]) -> Iterator[tuple[int, int]]:
+    """Rows to take at a time: few, and none from both sides of a cut. A grouped part is transposed, which takes all at once."""
+    rows = whole.shape[0]
+    if any(part.slot is not None for part in parts):
+        yield 0, rows
+        return
+    cuts = {end for part in parts if part.runs.axis == 0 for span in part.runs.spans for end in span}
+    size = max(1, _STEP // max(1, torch.Size(whole.shape[1:]).numel() * whole.dtype.itemsize))
+    for begin, end in pairwise(sorted(cuts | {0, rows})):
+        yield from ((start, min(start + size, end)) for start in range(begin, end, size))
 
 
-class _Pieces:
-    """Contiguous pieces of one tensor, each made and digested once."""
+class _Block:
+    """Some rows of a whole tensor, from row ``first`` on, and the bytes of what parts have of them."""
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self._copies: dict[tuple[int, tuple[int, int]], Tensor] = {}
-        self._digests: dict[tuple[int, tuple[int, int]], str] = {}
+    def __init__(self, rows: Tensor, first: int) -> None:
+        self.first, self.end, self._rows = first, first + len(rows), rows
+        self._columns: dict[Runs, memoryview] = {}
 
-    def __getitem__(self, key: tuple[int, tuple[int, int]]) -> Tensor:
-        axis, (begin, end) = key
-        piece = self.tensor.narrow(axis, begin, end - begin)
-        if piece.is_contiguous():
-            return piece
-        return self._copies.setdefault(key, piece.contiguous())
+    def pieces(self, part: Part) -> Iterator[memoryview]:
+        """Front to back."""
+        if part.slot is not None:
+            yield as_bytes(part.runs.take(self._rows).t())
+        elif part.runs.axis == 1:
+            yield self.columns(part.runs)
+        else:
+            for begin, end in part.runs.spans:
+                if max(begin, self.first) < min(end, self.end):
+                    yield self.rows(begin, end)
 
-    def digest(self, key: tuple[int, tuple[int, int]]) -> str:
-        if key not in self._digests:
-            self._digests[key] = sha256(self[key])
-        return self._digests[key]
+    def rows(self, begin: int, end: int) -> memoryview:
+        """Those of the rows ``begin`` to ``end`` that are here."""
+        return as_bytes(self._rows[max(begin - self.first, 0) : end - self.first])
+
+    def columns(self, runs: Runs) -> memoryview:
+        """Copied once, for the file and for the digest."""
+        if runs not in self._columns:
+            self._columns[runs] = as_bytes(runs.take(self._rows))
+        return self._columns[runs]
+
+
+class _Digests:
+    """Digests of the blocks that ``parts`` of a whole tensor consist of, added up as rows come by."""
+
+    def __init__(self, whole: Whole, parts: Sequence[Part]) -> None:
+        self._shape = whole.shape
+        self._grouped = {part: hashlib.sha256() for part in parts if part.slot is not None}
+        plain = [part.runs for part in parts if part.slot is None]
+        self._axis = max((runs.axis for runs in plain if runs.size < whole.shape[runs.axis]), default=0)
+        ends = {end for runs in plain if runs.axis == self._axis for span in runs.spans for end in span}
+        cuts = sorted(ends | {0, self._shape[self._axis]})
+        self._blocks = {span: hashlib.sha256() for span in pairwise(cuts)} if plain else {}
+
+    def add(self, block: _Block) -> None:
+        for part, digest in self._grouped.items():
+            for piece in block.pieces(part):
+                digest.update(piece)
+        for (begin, end), digest in self._blocks.items():
+            if self._axis:
+                digest.update(block.columns(Runs(1, ((begin, end),))))
+            elif max(begin, block.first) < min(end, block.end):
+                digest.update(block.rows(begin, end))
+
+    def of(self, part: Part) -> tuple[str, Blocks]:
+        """The axis along which the part's blocks lie, and the blocks."""
+        if part.slot is not None:
+            return "elements", [(torch.Size(part.runs.shape(self._shape)).numel(), self._grouped[part].hexdigest())]
+        spans = part.runs.spans if part.runs.axis == self._axis else ((0, self._shape[self._axis]),)
+        inside = [(begin, end) for start, stop in spans for begin, end in self._blocks if start <= begin and end <= stop]
+        return "columns" if self._axis else "rows", [(end - begin, self._blocks[begin, end].hexdigest()) for begin, end in inside]
 
 
 def sha256(tensor: Tensor) -> str:
     return hashlib.sha256(as_bytes(tensor)).hexdigest()
-
-
-def _record(name: str, made: Made, pieces: _Pieces, sources: list[Part], results: list[Part], recorder: Recorder) -> None:
-    """Both sides' digests; from the same blocks where no value changed."""
-    sides = ((sources, recorder.source), (results, recorder.result))
-    plain = [part for parts, _ in sides for part in parts if part.slot is None]
-    for parts, record in sides:
-        changed = parts is sources and made.original is not made.result
-        own = _Pieces(made.original) if changed else pieces
-        common = [part for part in plain if made.original is made.result or part in parts]
-        axis, cuts = _cuts([part.runs for part in common], own.tensor)
-        for part in parts:
-            if part.slot is not None:
-                flat = part.runs.take(own.tensor).t()
-                record(part, "elements", [(flat.numel(), sha256(flat))])
-            else:
-                spans = _refined(part.runs, axis, cuts, own.tensor)
-                record(part, "columns" if axis else "rows", [(end - begin, own.digest((axis, (begin, end)))) for begin, end in spans])
-    recorder.link(name, sources, results)
-
-
-def _cuts(runs: Sequence[Runs], whole: Tensor) -> tuple[int, list[int]]:
-    """The axis that any of them cuts, and every place where one begins or ends."""
-    axis = max((item.axis for item in runs if item.size < whole.shape[item.axis]), default=0)
-    ends = {end for item in runs if item.axis == axis for span in item.spans for end in span}
-    return axis, sorted(ends | {0, whole.shape[axis]})
-
-
-def _refined(runs: Runs, axis: int, cuts: Sequence[int], whole: Tensor) -> list[tuple[int, int]]:
-    spans = runs.spans if runs.axis == axis else ((0, whole.shape[axis]),)
-    pairs = list(pairwise(cuts))
-    return [(begin, end) for start, stop in spans for begin, end in pairs if start <= begin and end <= stop]

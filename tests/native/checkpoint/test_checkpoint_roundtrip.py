@@ -12,7 +12,8 @@ from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.native.checkpoint.hf import write_weights
 from qwen3_ops.native.checkpoint.lora import merge
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker, write_checkpoint
-from qwen3_ops.native.checkpoint.sharding import assemble, shard_runs
+from qwen3_ops.native.checkpoint.sharding import shard_runs
+from qwen3_ops.native.checkpoint.whole import Piece, join
 
 SHAPES = [
     {"layers": 4, "heads": 4, "groups": 4, "tp": 4, "pp": 2},
@@ -57,7 +58,7 @@ def test_assembling_undoes_cutting(name):
     tensor = torch.arange(24 * 8).view(24, 8)
     shards = [(runs, runs.take(tensor)) for runs in shard_runs(name, (24, 8), 4)]
     assert [shard.numel() for _, shard in shards] == [48] * 4
-    assert torch.equal(assemble((24, 8), shards), tensor)
+    assert torch.equal(join((24, 8), [Piece(*shard) for shard in shards]).full(), tensor)
 
 
 def test_linear_qkv_is_grouped(tmp_path, make_hf, convert):
