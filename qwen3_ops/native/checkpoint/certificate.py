@@ -1,6 +1,6 @@
 """``certificate.json``: what a conversion did to every tensor.
 
-Each stored tensor of the source and of the result is listed with the SHA-256 of its blocks (the
+Each stored tensor of the source and of the result is listed with the BLAKE3 digests of its blocks (the
 elements' little-endian bytes, row by row). A block of the result that came unchanged from the source
 has the source's digest, so that the mapping can be checked by comparing text; a tensor of one block
 has the digest of its whole content.
@@ -33,7 +33,7 @@ class TensorRecord(BaseModel):
 
     Attributes:
         axis: along which its blocks lie: rows, columns, or elements of a flat buffer.
-        blocks: (rows, columns or elements; SHA-256).
+        blocks: (rows, columns or elements; BLAKE3 of its bytes).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -113,8 +113,8 @@ class Certificate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
-    digest: Literal["sha256"] = "sha256"
+    schema_version: Literal[2] = 2
+    digest: Literal["blake3"] = "blake3"
     params_dtype: Dtype
     source: Side
     result: Side

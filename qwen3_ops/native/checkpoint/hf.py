@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,9 @@ class HfWeights:
     def make(self, name: str) -> Whole:
         """The whole mcore tensor, in the source's own dtype."""
         pieces = zip(hf_runs(name, self.model), hf_names(name), strict=True)
-        return join(shape_of(name, self.model), [Piece(runs, self._files[hf].tensor(hf)) for runs, hf in pieces])
+        return join(
+            shape_of(name, self.model), [Piece(runs, self._spec(hf).dtype, partial(self._files[hf].rows, hf)) for runs, hf in pieces]
+        )
 
     def parts(self, name: str) -> list[Part]:
         runs = hf_runs(name, self.model)

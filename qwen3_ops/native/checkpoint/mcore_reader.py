@@ -132,9 +132,9 @@ class McoreCheckpoint:
     def _shard(self, name: str, place: _Place, tp: int, runs: Runs) -> Piece:
         rank = self._ranks[Rank(tp, place.pp, place.ep)]
         if place.slot is None:
-            return Piece(runs, *rank.stream(place.chunk, place.key))
+            return Piece(runs, self._part(name, place, tp, runs).spec.dtype, rank.rows(place.chunk, place.key))
         rows, columns = runs.shape(self.shape(name))
-        return Piece(runs, rank.tensor(place.chunk, place.key).reshape(place.slots, columns, rows)[place.slot].t())
+        return Piece.of(runs, rank.tensor(place.chunk, place.key).reshape(place.slots, columns, rows)[place.slot].t())
 
     @staticmethod
     def _same_as(copy: Whole, *, source: Path) -> Callable[[int, Tensor], None]:

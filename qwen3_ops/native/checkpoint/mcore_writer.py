@@ -45,7 +45,7 @@ class StateSource:
 
     def make(self, name: str) -> Whole:
         tensor = self._state[name].detach().to("cpu", self._dtype)
-        return join(tuple(tensor.shape), [Piece(Runs(0, ((0, len(tensor)),)), tensor)])
+        return join(tuple(tensor.shape), [Piece.of(Runs(0, ((0, len(tensor)),)), tensor)])
 
     def parts(self, name: str) -> list[Part]:
         return []

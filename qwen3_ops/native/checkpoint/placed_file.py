@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+
+from zlib_ng.zlib_ng import crc32
 
 _STEP = 4 << 20  # bytes that are written, and then checksummed while the processor still has them
 _CACHED = 16  # steps of a file that may lie in the page cache before the oldest, by then on the disk, gives way
@@ -64,7 +65,7 @@ class Sink:
             step = block[start : start + _STEP]
             self._file.write(self._at, step)
             if self._checksum:
-                self._crc = zlib.crc32(step, self._crc)
+                self._crc = crc32(step, self._crc)
             self._at += len(step)
             if self._at - self._kept >= _STEP:
                 self._let_go()

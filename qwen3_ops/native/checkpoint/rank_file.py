@@ -11,13 +11,14 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
-import zlib
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from zlib_ng.zlib_ng import crc32
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.mapped_file import MappedFile
@@ -72,18 +73,45 @@ class RankFile:
         Raises:
             BadInput: they differ, or are missing.
         """
-        stored, flat = self._mapped(chunk, key)
+        stored = self._stored(chunk, key)
+        flat = self._file.tensor(self._start(key, stored), dtype=stored.dtype, numel=stored.storage_numel)
         if stored.storage not in self._checked:
             self._checksum(key, stored).add(0, flat)
         return flat.as_strided(stored.shape, stored.stride, stored.offset)
 
-    def stream(self, chunk: int, key: str) -> tuple[Tensor, Callable[[int, Tensor], None] | None]:
-        """The tensor, mapped, and what is to be told of its rows as they are read, front to back; that raises BadInput as `tensor` does."""
-        stored, flat = self._mapped(chunk, key)
-        tensor = flat.as_strided(stored.shape, stored.stride, stored.offset)
-        if stored.storage in self._checked or tensor.numel() != len(flat) or not tensor.is_contiguous():
-            return self.tensor(chunk, key), None
-        return tensor, self._checksum(key, stored).add
+    def rows(self, chunk: int, key: str) -> Callable[[int, int], Tensor]:
+        """What maps ``count`` of the tensor's rows from ``first`` on; to be called front to back.
+
+        Raises BadInput with the last row when the bytes differ from the file's checksum.
+        """
+        stored = self._stored(chunk, key)
+        if stored.storage in self._checked or not stored.is_storage:
+            return lambda first, count: self.tensor(chunk, key).narrow(0, first, count)
+        start, checksum, width = self._start(key, stored), self._checksum(key, stored), stored.shape[1:]
+        size = prod(width)
+
+        def read(first: int, count: int) -> Tensor:
+            offset = start + first * size * stored.dtype.itemsize
+            rows = self._file.tensor(offset, dtype=stored.dtype, numel=count * size).view(count, *width)
+            checksum.add(first, rows)
+            return rows
+
+        return read
+
+    def _stored(self, chunk: int, key: str) -> StoredTensor:
+        stored = self.chunks[chunk][key]
+        if stored is None:
+            raise BadInput("the entry is empty", value=key, source=self.path)
+        return stored
+
+    def _start(self, key: str, stored: StoredTensor) -> int:
+        """Offset of the tensor's storage in the file."""
+        size = stored.storage_numel * stored.dtype.itemsize
+        entry = self._entry(f"data/{stored.storage}")
+        start = self._data_offset(entry)
+        if entry.file_size != size or start + size > self._file.size:
+            raise BadInput("a tensor's bytes are missing", value=key, source=self.path, remedy="Copy the file again.")
+        return start
 
     def _checksum(self, key: str, stored: StoredTensor) -> _Checksum:
         def compare(crc: int) -> None:
@@ -94,18 +122,6 @@ class RankFile:
             self._checked.add(stored.storage)
 
         return _Checksum(stored.storage_numel * stored.dtype.itemsize, compare)
-
-    def _mapped(self, chunk: int, key: str) -> tuple[StoredTensor, Tensor]:
-        """A tensor's description, and its whole storage."""
-        stored = self.chunks[chunk][key]
-        if stored is None:
-            raise BadInput("the entry is empty", value=key, source=self.path)
-        size = stored.storage_numel * stored.dtype.itemsize
-        entry = self._entry(f"data/{stored.storage}")
-        start = self._data_offset(entry)
-        if entry.file_size != size or start + size > self._file.size:
-            raise BadInput("a tensor's bytes are missing", value=key, source=self.path, remedy="Copy the file again.")
-        return stored, self._file.tensor(start, dtype=stored.dtype, numel=stored.storage_numel)
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
         entry = self._entries.get(name)
@@ -129,7 +145,7 @@ class _Checksum:
             raise ValueError(f"row {first} is read before row {self._rows}")
         new = as_bytes(rows[self._rows - first :])
         if new:
-            self._crc, self._rows, self._left = zlib.crc32(new, self._crc), first + len(rows), self._left - len(new)
+            self._crc, self._rows, self._left = crc32(new, self._crc), first + len(rows), self._left - len(new)
             if not self._left:
                 self._done(self._crc)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import zlib
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from zlib_ng.zlib_ng import crc32
 
 from qwen3_ops.native.checkpoint import zip_format
 from qwen3_ops.native.checkpoint.dtypes import STORAGE_CLASSES
@@ -75,7 +75,7 @@ class RankFileWriter:
     def _add(self, name: str, data: bytes) -> None:
         number = self._place(name, len(data))
         self._file.write(self._records[number].start, data)
-        self._complete(number, zlib.crc32(data))
+        self._complete(number, crc32(data))
 
     def _complete(self, number: int, crc: int) -> None:
         record = self._records[number]

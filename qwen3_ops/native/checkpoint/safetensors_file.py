@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from qwen3_ops.errors import BadInput
@@ -55,6 +56,13 @@ class SafetensorsFile:
         """The tensor ``name``, mapped: its pages are read when they are used."""
         spec, start = self._entries[name]
         return self._file.tensor(start, dtype=spec.dtype, numel=spec.numel).view(spec.shape)
+
+    def rows(self, name: str, first: int, count: int) -> Tensor:
+        """``count`` of the tensor's rows, mapped."""
+        spec, start = self._entries[name]
+        width = spec.shape[1:]
+        size = torch.Size(width).numel()
+        return self._file.tensor(start + first * size * spec.dtype.itemsize, dtype=spec.dtype, numel=count * size).view(count, *width)
 
     def _entry(self, name: str, entry: Any) -> tuple[TensorSpec, int]:
         dtype = SAFETENSORS_DTYPES.get(entry["dtype"])

@@ -1,13 +1,12 @@
 """Moving whole tensors from a source into files: in parallel, each byte read, digested and written once, some rows at a time.
 
-A tensor's digest is the list of the SHA-256 of its blocks. Blocks are cut where the source or the
+A tensor's digest is the list of the BLAKE3 digests of its blocks. Blocks are cut where the source or the
 result is cut, so that both sides of a conversion consist of the same blocks in another order: one
 digest serves both, and the certificate shows by equal digests which part went where.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,6 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
+from blake3 import blake3
 from torch import Tensor
 
 from qwen3_ops.native.checkpoint.placed_file import Sink
@@ -27,7 +27,7 @@ _MAX_THREADS = 4  # each has a whole tensor mapped; more only wait for the disk
 _STEP = 1 << 20  # bytes that go through everything while a processor's cache has them
 
 Blocks = list[tuple[int, str]]
-"""(rows, columns or elements; SHA-256 of the block's bytes), in the tensor's order."""
+"""(rows, columns or elements; BLAKE3 of the block's bytes), in the tensor's order."""
 
 
 class Job(NamedTuple):
@@ -171,12 +171,12 @@ class _Digests:
 
     def __init__(self, whole: Whole, parts: Sequence[Part]) -> None:
         self._shape = whole.shape
-        self._grouped = {part: hashlib.sha256() for part in parts if part.slot is not None}
+        self._grouped = {part: blake3() for part in parts if part.slot is not None}
         plain = [part.runs for part in parts if part.slot is None]
         self._axis = max((runs.axis for runs in plain if runs.size < whole.shape[runs.axis]), default=0)
         ends = {end for runs in plain if runs.axis == self._axis for span in runs.spans for end in span}
         cuts = sorted(ends | {0, self._shape[self._axis]})
-        self._blocks = {span: hashlib.sha256() for span in pairwise(cuts)} if plain else {}
+        self._blocks = {span: blake3() for span in pairwise(cuts)} if plain else {}
 
     def add(self, block: _Block) -> None:
         for part, digest in self._grouped.items():
@@ -197,5 +197,6 @@ class _Digests:
         return "columns" if self._axis else "rows", [(end - begin, self._blocks[begin, end].hexdigest()) for begin, end in inside]
 
 
-def sha256(tensor: Tensor) -> str:
-    return hashlib.sha256(as_bytes(tensor)).hexdigest()
+def digest(tensor: Tensor) -> str:
+    """BLAKE3 of the tensor's bytes, in hexadecimal."""
+    return blake3(as_bytes(tensor)).hexdigest()

@@ -18,6 +18,7 @@ from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,12 @@ class StoredTensor(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+
+    @property
+    def is_storage(self) -> bool:
+        """Whether it is all of its storage, row by row."""
+        strides = tuple(prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
+        return self.offset == 0 and self.stride == strides and prod(self.shape) == self.storage_numel
 
 
 class Opaque:

@@ -29,7 +29,7 @@ from qwen3_ops.native.checkpoint.rank_file import RankFile
 from qwen3_ops.native.checkpoint.safetensors_file import SafetensorsFile
 from qwen3_ops.native.checkpoint.schema import Schema
 from qwen3_ops.native.checkpoint.sources import Opened, Prepared, opened_hf, opened_mg
-from qwen3_ops.native.checkpoint.transfer import sha256, transfer
+from qwen3_ops.native.checkpoint.transfer import digest, transfer
 
 Verdict = Literal["proven", "failed", "not checked"]
 
@@ -109,7 +109,7 @@ def _digested(file: RankFile | SafetensorsFile, ref: str, like: TensorRecord | N
     axis = 1 if like.axis == "columns" else 0
     if sum(sizes) != flat.shape[axis]:
         return None
-    blocks = tuple((size, sha256(piece)) for size, piece in zip(sizes, torch.split(flat, sizes, dim=axis), strict=True))
+    blocks = tuple((size, digest(piece)) for size, piece in zip(sizes, torch.split(flat, sizes, dim=axis), strict=True))
     dtype = str(tensor.dtype).removeprefix("torch.")
     return TensorRecord(dtype=dtype, shape=tuple(tensor.shape), axis=like.axis, blocks=blocks)
 
@@ -141,9 +141,9 @@ def _digests(refs: list[str], tensors: Mapping[str, TensorRecord], limit: int | 
     if any(ref not in tensors for ref in refs):
         return None
     found, at = [], 0
-    for size, digest in (block for ref in refs for block in tensors[ref].blocks):
+    for size, value in (block for ref in refs for block in tensors[ref].blocks):
         if limit is None or at < limit:
-            found.append(digest)
+            found.append(value)
         at += size
     return found
 

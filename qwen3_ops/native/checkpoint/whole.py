@@ -85,19 +85,22 @@ class Piece(NamedTuple):
     """A stored tensor, or a slice of one, as a part of a whole tensor.
 
     Attributes:
-        read: told of rows that are read, as the piece counts them.
+        rows: gives those from ``first`` on, ``count`` of them.
     """
 
     runs: Runs
-    tensor: Tensor
-    read: Callable[[int, Tensor], None] | None = None
+    dtype: torch.dtype
+    rows: Callable[[int, int], Tensor]
+
+    @classmethod
+    def of(cls, runs: Runs, tensor: Tensor) -> Piece:
+        return cls(runs, tensor.dtype, lambda first, count: tensor.narrow(0, first, count))
 
 
 def join(shape: tuple[int, ...], pieces: Sequence[Piece]) -> Whole:
     """The whole tensor of ``pieces``, the inverse of `Runs.take`; rows that lie together in one piece are not copied."""
-    dtypes = {piece.tensor.dtype for piece in pieces}
-    alike = len(dtypes) == 1
-    dtype = pieces[0].tensor.dtype if alike else torch.float32
+    alike = len({piece.dtype for piece in pieces}) == 1
+    dtype = pieces[0].dtype if alike else torch.float32
     scratch: list[Tensor] = []
 
     def rows(begin: int, end: int) -> Rows:
@@ -119,7 +122,7 @@ def _within_one(pieces: Sequence[Piece], begin: int, end: int) -> Tensor | None:
         at = 0
         for start, stop in piece.runs.spans if piece.runs.axis == 0 else ():
             if start <= begin and end <= stop:
-                return _taken(piece, at + begin - start, end - begin)
+                return piece.rows(at + begin - start, end - begin)
             at += stop - start
     return None
 
@@ -127,7 +130,7 @@ def _within_one(pieces: Sequence[Piece], begin: int, end: int) -> Tensor | None:
 def _lay(piece: Piece, first: int, block: Tensor) -> None:
     """Copy what ``piece`` has of the rows from ``first`` on to its place in ``block``."""
     columns = piece.runs.axis == 1
-    taken = _taken(piece, first, len(block)) if columns else None
+    taken = piece.rows(first, len(block)) if columns else None
     at = 0
     for start, stop in piece.runs.spans:
         if taken is not None:
@@ -135,12 +138,5 @@ def _lay(piece: Piece, first: int, block: Tensor) -> None:
         else:
             begin, end = max(start, first), min(stop, first + len(block))
             if begin < end:
-                block[begin - first : end - first] = _taken(piece, at + begin - start, end - begin)
+                block[begin - first : end - first] = piece.rows(at + begin - start, end - begin)
         at += stop - start
-
-
-def _taken(piece: Piece, first: int, count: int) -> Tensor:
-    rows = piece.tensor.narrow(0, first, count)
-    if piece.read is not None:
-        piece.read(first, rows)
-    return rows

@@ -58,7 +58,7 @@ def test_assembling_undoes_cutting(name):
     tensor = torch.arange(24 * 8).view(24, 8)
     shards = [(runs, runs.take(tensor)) for runs in shard_runs(name, (24, 8), 4)]
     assert [shard.numel() for _, shard in shards] == [48] * 4
-    assert torch.equal(join((24, 8), [Piece(*shard) for shard in shards]).full(), tensor)
+    assert torch.equal(join((24, 8), [Piece.of(*shard) for shard in shards]).full(), tensor)
 
 
 def test_linear_qkv_is_grouped(tmp_path, make_hf, convert):
