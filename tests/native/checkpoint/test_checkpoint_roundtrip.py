@@ -158,6 +158,17 @@ def test_merging_leaves_the_base_as_it_is():
     assert report.changed == weight.numel() == int((merged != weight).sum())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("precision", ["default", "fp32"])
+def test_an_untrained_adapter_changes_nothing(dtype, precision):
+    """Not even a zero whose sign the sum loses."""
+    weight = torch.tensor([[-0.0, 0.0, 1.5], [2.0, -0.0, -3.0]], dtype=dtype)
+    a, b = torch.ones(2, 3, dtype=dtype), torch.zeros(2, 2, dtype=dtype)
+    merged, report = merge(weight, a, b, scale=2.0, precision=precision)
+    assert torch.equal(merged, weight)
+    assert (report.elements, report.changed) == (6, 0)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_merge_in_fp32_rounds_once(dtype):
     generator = torch.Generator().manual_seed(3)
