@@ -85,14 +85,15 @@ class InstructionSamples:
         )
         shifted = np.full_like(batch["labels"], IGNORE_INDEX)
         shifted[:, :-1] = batch["labels"][:, 1:]
-        learnt = int((shifted != IGNORE_INDEX).sum())
         documents = batch.get("documents")
+        if documents is not None:  # the end of a record does not tell how another one begins
+            shifted[:, :-1][documents[:, 1:] != documents[:, :-1]] = IGNORE_INDEX
         return MicroBatch(
             tokens=torch.from_numpy(batch["input_ids"]),
             labels=torch.from_numpy(shifted),
             records=records,
             num_tokens=sum(len(sample["input_ids"]) for sample in samples) if documents is None else int((documents > 0).sum()),
-            num_labels=learnt,
+            num_labels=int((shifted != IGNORE_INDEX).sum()),
             positions=None if documents is None else torch.from_numpy(positions_in(documents)),
             documents=None if documents is None else torch.from_numpy(documents),
         )

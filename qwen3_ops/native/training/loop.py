@@ -74,7 +74,7 @@ class Trainer:
                 self._count(step, seconds=time.monotonic() - started)
                 bar.advance(loss=step.loss)
                 reason = stop.reason(position.iteration)
-                if position.iteration % flags.eval_interval == 0 and not reason:
+                if position.iteration % flags.eval_interval == 0 and not stop.urgent:
                     self._validate(position.iteration // flags.eval_interval - 1)
                 self._save_if_due(asked=reason is not None)
                 if reason and position.iteration < flags.iterations:

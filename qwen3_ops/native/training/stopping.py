@@ -19,7 +19,12 @@ class StopRequest:
     """Set by SIGTERM or SIGINT in any process of the run, or by ``--exit-duration-in-mins`` and ``--exit-interval``.
 
     The loop asks after every step, and all processes get the same answer.
+
+    Attributes:
+        urgent: a signal was the reason: there is time for a save, not for more.
     """
+
+    urgent = False
 
     def __init__(self, flags: FLAGS, world: World) -> None:
         self._flags, self._world = flags, world
@@ -47,6 +52,7 @@ class StopRequest:
         over = minutes is not None and time.monotonic() - self._started >= minutes * 60
         noted = self._world.gather(torch.tensor([self._signal, int(over)], device=self._world.device)).amax(0)
         number, over = int(noted[0]), bool(noted[1])
+        self.urgent = number != 0
         if number:
             return signal.Signals(number).name
         if over:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from safetensors import SafetensorError
 
 from qwen3_ops.errors import BadInput, Infrastructure
 from qwen3_ops.native.checkpoint.mcore import read_tracker
+from qwen3_ops.native.checkpoint.rank_writer import RankFileWriter
 from qwen3_ops.native.training import checkpointing, retention
 from qwen3_ops.native.training.flags import FLAGS
+from qwen3_ops.native.training.loop import Trainer
 
 Train = Callable[[list[str]], Any]
 
@@ -72,6 +75,49 @@ def test_a_full_disk_keeps_the_previous_one(
     monkeypatch.undo()
     assert train(edit.resumed(argv, load=save)).outcome.metrics["iterations"] == 5
     assert kept(save) == ["iter_0000005"]
+
+
+def test_a_full_disk_while_the_weights_are_written(
+    train: Train, short: list[str], edit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, real, calls = tmp_path / "save", RankFileWriter.finish, []
+
+    def full_at_the_third(writer: RankFileWriter) -> None:
+        calls.append(writer)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(writer)
+
+    monkeypatch.setattr(RankFileWriter, "finish", full_at_the_third)
+    with pytest.raises(Infrastructure, match="disk is full"):
+        train(short)
+    assert (read_tracker(save), kept(save)) == (2, ["iter_0000001", "iter_0000002"])
+    assert train(edit.resumed(short, load=save)).outcome.metrics["iterations"] == 5
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "stay"),
+    [([3, 1, 2, 4, 5], 2, [2, 5]), ([5, 4, 3, 2, 1], 5, [5]), ([1, 1, 1, 1, 1], 5, [5]), ([1, 2, 3, 4, 5], 1, [1, 5])],
+)
+def test_the_best_stays_as_well(
+    train: Train,
+    short: list[str],
+    edit: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    losses: list[float],
+    best: int,
+    stay: list[int],
+) -> None:
+    """By its validation loss; the run is stopped and resumed on the way."""
+    measured = iter([*losses, 9.0])
+    monkeypatch.setattr(Trainer, "_mean_loss", lambda *args, **kwargs: float(next(measured)))
+    argv = [*edit.changed(short, keep_last=1, split="80,20,0", eval_interval=1, eval_iters=1), "--keep-best"]
+    with pytest.raises(Exception, match="--exit-interval 3"):
+        train(edit.changed(argv, exit_interval=3))
+    metrics = train(edit.resumed(argv, load=tmp_path / "save")).outcome.metrics
+    assert kept(tmp_path / "save") == [f"iter_{number:07d}" for number in stay]
+    assert (metrics["best_iteration"], metrics["best_validation_loss"]) == (best, min(losses))
 
 
 def test_nothing_is_deleted_before_the_tracker_names_the_new_one(
