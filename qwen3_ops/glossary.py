@@ -95,6 +95,8 @@ GLOSSARY: Mapping[str, str] = {
     "lr_wsd_decay_samples": "samples of WSD's last part",
     "reset_position_ids": "count positions anew in every document of a packed sequence",
     "reset_attention_mask": "tokens of a packed sequence see their own document only",
+    "padded_samples": "fill every epoch up to whole batches with the first records",
+    "no_shuffle": "take the records in their own order",
     "eod_mask_loss": "learn nothing at the end of a text (pre-training)",
     "use_torch_fsdp2": "shard weights, gradients and moments over the processes (PyTorch FSDP2)",
     "distributed_timeout_minutes": "how long the processes wait for one another, a save of the first included",

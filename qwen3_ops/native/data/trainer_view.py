@@ -73,13 +73,20 @@ def cut_turns(labels: NDArray[np.int64], limit: int) -> NDArray[np.bool_]:
     return kept
 
 
-def shuffled_order(num_documents: int, num_samples: int, seed: int) -> NDArray[np.int64]:
-    """Document of each sample: whole epochs, each a new shuffle, until there are ``num_samples``."""
+def shuffled_order(num_documents: int, num_samples: int, seed: int, *, multiple_of: int = 1, shuffle: bool = True) -> NDArray[np.int64]:
+    """Document of each sample: whole epochs, each a new shuffle, until there are ``num_samples``.
+
+    Args:
+        multiple_of: epochs are filled up with the first documents to such a length (``--padded-samples``).
+        shuffle: False for the documents' own order (``--no-shuffle``).
+    """
     random = np.random.RandomState(seed)
+    length = -(-num_documents // multiple_of) * multiple_of
     epochs = []
-    for _ in range(max(1, -(-num_samples // num_documents))):
-        epoch = np.arange(num_documents, dtype=np.int64)
-        random.shuffle(epoch)
+    for _ in range(max(1, -(-num_samples // length))):
+        epoch = np.arange(length, dtype=np.int64) % num_documents
+        if shuffle:
+            random.shuffle(epoch)
         epochs.append(epoch)
     return np.concatenate(epochs)
 

@@ -197,7 +197,14 @@ def _instruction_part(
 ) -> InstructionSamples:
     return InstructionSamples(
         dataset=dataset,
-        order=documents.start + shuffled_order(len(documents), samples, flags.seed),
+        order=documents.start
+        + shuffled_order(
+            len(documents),
+            samples,
+            flags.seed,
+            multiple_of=flags.batch_size if flags.padded_samples else 1,
+            shuffle=not flags.no_shuffle,
+        ),
         pad_token_id=tokenizer.pad_token_id,
         pad_to_multiple_of=flags.pad_to_multiple_of,
         fixed_length=None if flags.variable_seq_lengths else flags.seq_length,

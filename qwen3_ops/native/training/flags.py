@@ -48,6 +48,7 @@ class FLAGS(ModelFlags):
         "--start-weight-decay": "the weight decay is constant",
         "--end-weight-decay": "the weight decay is constant",
         "--weight-decay-incr-style": "the weight decay is constant",
+        "--full-shuffle-instruction-dataset": "the order would not be that of --seed alone",
         "--decoupled-lr": "one learning rate serves all parameters",
         "--recompute-activation-function": "give --recompute-granularity full",
     }
@@ -64,6 +65,8 @@ class FLAGS(ModelFlags):
     reset_position_ids: bool = False
     reset_attention_mask: bool = False
     eod_mask_loss: bool = False
+    padded_samples: bool = False
+    no_shuffle: bool = False
     neat_pack: bool = False
     reproduce_loss_mask_defect: int | None = Field(
         default=None,
@@ -207,6 +210,8 @@ class FLAGS(ModelFlags):
             "--reset-attention-mask needs --reset-position-ids for instruction data": not self.reset_attention_mask
             or not self.is_instruction_dataset
             or self.reset_position_ids,
+            "--padded-samples and --no-shuffle are for instruction data": self.is_instruction_dataset
+            or not (self.padded_samples or self.no_shuffle),
             "--eod-mask-loss is for pre-training": not self.eod_mask_loss or not self.is_instruction_dataset,
             "--loss-scale is for --fp16": self.loss_scale is None or self.fp16,
             f"--min-loss-scale {self.min_loss_scale} exceeds --initial-loss-scale": self.min_loss_scale <= self.initial_loss_scale,

@@ -44,4 +44,11 @@ class TrainerState(BaseModel):
 
 
 def sample_order(flags: FLAGS) -> dict[str, Any]:
-    return {"seed": flags.seed, "split": flags.split, "global_batch_size": flags.batch_size, "seq_length": flags.seq_length}
+    return {
+        "seed": flags.seed,
+        "split": flags.split,
+        "global_batch_size": flags.batch_size,
+        "seq_length": flags.seq_length,
+        "padded_samples": flags.padded_samples,
+        "no_shuffle": flags.no_shuffle,
+    }

@@ -133,3 +133,14 @@ def test_fields_of_different_lengths(tmp_path):
 def test_missing_data_set(tmp_path):
     with pytest.raises(BadInput, match="no such data set file"):
         InstructionDataset(Path(tmp_path / "nothing"), 8)
+
+
+def test_epochs_of_whole_batches():
+    order = shuffled_order(10, 30, 42, multiple_of=4)
+    assert len(order) == 36
+    for epoch in order.reshape(3, 12):
+        assert sorted(epoch.tolist()) == sorted([*range(10), 0, 1])
+
+
+def test_the_records_own_order():
+    assert shuffled_order(3, 5, 42, shuffle=False).tolist() == [0, 1, 2, 0, 1, 2]

@@ -69,6 +69,13 @@ class TestSplit:
         assert max(documents[0]) < min(documents[1])
         assert max(documents[1]) < min(documents[2])
 
+    def test_padding_of_epochs_stays_in_its_part(self, sft: list[str], edit: Any) -> None:
+        """The real tool fills validation epochs up with the first training records."""
+        parts = splits([*edit.changed(sft, split="60,25,15", eval_iters=30, global_batch_size=8), "--padded-samples"])
+        documents = [set(part.order.tolist()) for part in (parts.train, parts.validation)]
+        assert not documents[0] & documents[1]
+        assert all(len(part.order) % 8 == 0 for part in (parts.train, parts.validation))
+
 
 class TestLossMask:
     @staticmethod
