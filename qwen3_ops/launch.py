@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 
 from qwen3_ops.command import Command
@@ -19,9 +20,9 @@ def commands(run: RunConfig, rendered: Rendered) -> list[Command]:
 
 
 def _torchrun(run: RunConfig, program: str, argv: Sequence[str], rank: int) -> Command:
-    """``hosts[0]`` is the master, a host's place in the list its rank; the ranks differ in nothing else."""
+    """``hosts[0]`` is the master, a host's place in the list its rank; the ranks differ in that and in their own address."""
     return Command(
-        env=_device_env(run),
+        env=_device_env(run, rank),
         cwd=run.mindspeed_dir,
         argv=[
             "torchrun",
@@ -36,7 +37,7 @@ def _torchrun(run: RunConfig, program: str, argv: Sequence[str], rank: int) -> C
     )
 
 
-def _device_env(run: RunConfig) -> dict[str, str]:
+def _device_env(run: RunConfig, rank: int) -> dict[str, str]:
     """Variables of a stage on NPUs; sequence parallelism and asynchronous all-reduces need the first."""
     variables = {
         "CUDA_DEVICE_MAX_CONNECTIONS": "1",
@@ -45,5 +46,16 @@ def _device_env(run: RunConfig) -> dict[str, str]:
         "HCCL_IF_BASE_PORT": run.hccl_if_base_port,
         "HCCL_SOCKET_IFNAME": run.socket_ifname,
         "GLOO_SOCKET_IFNAME": run.socket_ifname,
+        "HCCL_IF_IP": _own_address(run, rank),
     }
     return {name: str(value) for name, value in variables.items() if value is not None}
+
+
+def _own_address(run: RunConfig, rank: int) -> str | None:
+    """Of a node among several, where ``hosts`` tells it; an interface that is named decides by itself."""
+    if run.nnodes == 1 or run.socket_ifname is not None or rank >= len(run.hosts):
+        return None
+    try:
+        return str(ipaddress.ip_address(run.hosts[rank]))
+    except ValueError:
+        return None

@@ -162,9 +162,17 @@ def test_what_has_no_flag_reaches_the_environment():
 
 def test_hosts_give_the_master_and_the_ranks():
     for node in (0, 1):
-        argv = rendered(f"multinode_pretrain_node{node}", hosts="10.1.0.7, 10.1.0.8").argv
+        command = rendered(f"multinode_pretrain_node{node}", hosts="10.1.0.7, 10.1.0.8")
+        assert command.env["HCCL_IF_IP"] == ("10.1.0.7", "10.1.0.8")[node]
+        argv = command.argv
         assert argv[argv.index("--master_addr") + 1] == "10.1.0.7"
         assert argv[argv.index("--node_rank") + 1] == str(node)
+
+
+def test_an_interface_or_a_name_says_no_address():
+    assert "HCCL_IF_IP" not in rendered("multinode_pretrain_node1", hosts="10.1.0.7,10.1.0.8", socket_ifname="eth0").env
+    assert "HCCL_IF_IP" not in rendered("multinode_pretrain_node1", hosts="npu-a,npu-b").env
+    assert "HCCL_IF_IP" not in rendered("pretrain", hosts="10.1.0.7").env
 
 
 MENDS = {
@@ -178,7 +186,7 @@ MENDS = {
                         "--lora-ckpt-filter", "PYTORCH_NPU_ALLOC_CONF"},
     "pretrain": {"--save-interval", "--exit-on-missing-checkpoint", "--tensorboard-dir", "--exit-signal-handler", "--finetune",
                  "HCCL_CONNECT_TIMEOUT"},
-    "generate_lora": {"--use-rotary-position-embeddings", "--exit-on-missing-checkpoint", "--task", "HCCL_CONNECT_TIMEOUT"},
+    "generate_lora": {"--use-rotary-position-embeddings", "--exit-on-missing-checkpoint", "--task", "--prompt-type", "HCCL_CONNECT_TIMEOUT"},
     "mmlu_full": {"--use-rotary-position-embeddings", "--exit-on-missing-checkpoint", "PYTORCH_NPU_ALLOC_CONF", "HCCL_CONNECT_TIMEOUT"},
     "lora_merge_mcore2mcore": {"--params-dtype"},
     "lora_mcore2hf": {"--params-dtype", "--save-dir"},

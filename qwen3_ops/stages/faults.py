@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from qwen3_ops.numbers import show
+from qwen3_ops.stages.blanks import is_pretraining
 from qwen3_ops.stages.script import Fault, Habit, Site
 
 _DEAD = "without effect: "
@@ -82,6 +83,12 @@ TASK = Fault(
     flag="--task",
     why="missing: the script ends in a chat that waits for a person",
     values=lambda site: ("greedy",),
+)
+ASKED_AS_TAUGHT = Fault(
+    flag="--prompt-type",
+    why="missing: a tuned model is asked in another form than it was taught, and may end its turn at once",
+    values=lambda site: (site.run.prompt_type,),
+    applies=lambda site: not is_pretraining(site.run),
 )
 PARAMS_DTYPE = Fault(
     flag="--params-dtype",

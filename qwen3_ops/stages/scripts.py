@@ -221,7 +221,7 @@ GENERATE = Script(
     program="inference.py",
     flags=_LOADED + _SHAPE + "--max-new-tokens {max_new_tokens}" + _NUMERICS,
     habits=(faults.SHORT_TIMEOUT,),
-    faults=(*faults.INFERENCE, faults.TASK),
+    faults=(*faults.INFERENCE, faults.TASK, faults.ASKED_AS_TAUGHT),
 )
 
 EVALUATE_MMLU = Script(  # two new tokens: a letter, and what may stand before it
