@@ -31,6 +31,8 @@ class Fit:
         seq: tokens of a sample.
         nnodes: of eight NPUs each.
         decay: of the learning rate.
+        lr: where it is not that of the kind.
+        recompute: every layer's activations in the backward pass.
     """
 
     tp: int = 1
@@ -41,6 +43,8 @@ class Fit:
     seq: int = 4096
     nnodes: int = 1
     decay: Literal["linear", "cosine"] = "cosine"
+    lr: str | None = None
+    recompute: bool = False
 
 
 FITS: Mapping[str, Mapping[Kind, Fit]] = {
@@ -63,9 +67,9 @@ FITS: Mapping[str, Mapping[Kind, Fit]] = {
         "pretrain": Fit(tp=8, pp=2, gbs=128, nnodes=2),
     },
     "30B-A3B": {
-        "full": Fit(tp=4, pp=2, ep=2, mbs=4, gbs=64, nnodes=2),
+        "full": Fit(tp=4, pp=2, ep=2, mbs=4, gbs=64, nnodes=2, lr="1.25e-5"),
         "lora": Fit(tp=4, mbs=8, gbs=64),
-        "pretrain": Fit(pp=2, ep=8, gbs=256, nnodes=2),
+        "pretrain": Fit(pp=2, ep=8, gbs=256, nnodes=2, recompute=True),
     },
 }
 """Model size -> kind of training -> fit (``examples/mcore/qwen3`` and ``qwen3_moe`` of 2.1.0)."""
@@ -100,11 +104,12 @@ def production(size: str, kind: Kind) -> RunConfig:
         pipeline_model_parallel_size=fit.pp,
         context_parallel_size=1,
         expert_model_parallel_size=fit.ep,
+        recompute_granularity="full" if fit.recompute else None,
         train_iters=_ITERATIONS[kind],
         micro_batch_size=fit.mbs,
         global_batch_size=fit.gbs,
         seq_length=fit.seq,
-        lr=Written(_LR[kind]),
+        lr=Written(fit.lr or _LR[kind]),
         min_lr=Written("1.25e-7"),
         lr_decay_style=fit.decay,
         lr_warmup_fraction=Written("0.01"),

@@ -101,7 +101,7 @@ def context_parallel_fits(run: RunConfig, model: ModelSpec) -> Iterator[Finding]
             )
 
 
-@rule("num_layers_per_virtual_pipeline_stage", "pipeline_model_parallel_size", about="weights")
+@rule("num_layers_per_virtual_pipeline_stage", "pipeline_model_parallel_size", "engine", about="weights")
 def virtual_stages_fit(run: RunConfig, model: ModelSpec, stages: Sequence[StageRequest]) -> Iterator[Finding]:
     chunk, pp = run.num_layers_per_virtual_pipeline_stage, run.pipeline_model_parallel_size
     if chunk is None or model.num_layers % pp:
@@ -110,6 +110,8 @@ def virtual_stages_fit(run: RunConfig, model: ModelSpec, stages: Sequence[StageR
     problems = {
         "virtual stages need a pipeline": pp == 1,
         "num_layers_per_virtual_pipeline_stage must divide the layers of a stage and be smaller": bool(layers % chunk) or chunk >= layers,
+        "Megatron can not generate with virtual stages": run.engine == "mindspeed"
+        and any(stage.stage in ("generate", "evaluate_mmlu") for stage in stages),
         "MindSpeed-LLM can not merge LoRA into virtual stages": any(stage.stage.endswith(("merge_lora", "lora_to_hf")) for stage in stages),
     }
     for text in [text for text, found in problems.items() if found]:

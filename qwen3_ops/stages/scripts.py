@@ -213,7 +213,7 @@ _SHAPE = """
 
 _NUMERICS = """
     --no-gradient-accumulation-fusion --attention-softmax-in-fp32 --exit-on-missing-checkpoint --no-masked-softmax-fusion
-    --group-query-attention --num-query-groups {num_query_groups} --seed {seed} {precision} {experts} {virtual_stages}
+    --group-query-attention --num-query-groups {num_query_groups} --seed {seed} {precision} {experts}
 """
 
 GENERATE = Script(

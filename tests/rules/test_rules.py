@@ -27,6 +27,7 @@ CASES = [
     ),
     ({"context_parallel_size": 3, "nproc_per_node": 24}, "ulysses_cp_algo"),
     ({"num_layers_per_virtual_pipeline_stage": 3}, "must divide the layers of a stage"),
+    ({"num_layers_per_virtual_pipeline_stage": 5}, "can not generate with virtual stages"),
     ({"num_layers_per_virtual_pipeline_stage": 5}, "can not merge LoRA into virtual stages"),
     ({"num_layers_per_virtual_pipeline_stage": 5, "pipeline_model_parallel_size": 1}, "virtual stages need a pipeline"),
     ({"expert_model_parallel_size": 2}, "expert_model_parallel_size must divide"),
