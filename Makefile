@@ -1,4 +1,4 @@
-# Everything a visitor needs. Choices: PYTHON=python3.12, TORCH=path or requirement, TORCH_INDEX_URL=index of a torch build, PORT=8080.
+# Everything a visitor needs. Choices: PYTHON=python3.12, TORCH=path or requirement, TORCH_INDEX_URL=index of a torch build, PORT=8080, RECIPE=name.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -6,10 +6,10 @@ BIN := .venv/bin
 MADE := .venv/made-from-constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test bench lint clean
+.PHONY: help venv demo ui rehearse test bench lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(MADE) ## build .venv from the pinned constraints; nothing to do when it stands
 
@@ -23,6 +23,9 @@ demo: $(MADE) ## run the whole pipeline on the tiny twin through Airflow, show w
 ui: $(MADE) ## open Airflow on this machine, the twin's values in the form; Ctrl-C ends it
 	@$(BIN)/python scripts/ui.py $(if $(PORT),--port $(PORT))
 
+rehearse: $(MADE) ## run a recipe's layout through the mindspeed engine, torchrun and all, without NPUs; RECIPE=qwen3-14b-lora
+	@$(BIN)/python scripts/rehearse.py $(if $(RECIPE),--recipe $(RECIPE))
+
 test: $(MADE) ## run every test: unit tests side by side, then a real Docker Engine, then a real Airflow
 	@failed=0; \
 	$(BIN)/python -m pytest -q -rs -n auto -m "not e2e and not docker" || failed=1; \
@@ -30,9 +33,10 @@ test: $(MADE) ## run every test: unit tests side by side, then a real Docker Eng
 	$(BIN)/python -m pytest -q -rs -m e2e || failed=1; \
 	exit $$failed
 
-bench: $(MADE) ## measure data preparation and checkpoint conversion beside their baselines
+bench: $(MADE) ## measure data preparation, checkpoint conversion and the reading of logs
 	$(BIN)/qwen3-ops bench data
 	$(BIN)/qwen3-ops bench ckpt
+	$(BIN)/qwen3-ops bench log
 
 lint: $(MADE) ## ruff and mypy, as pre-commit runs them
 	$(BIN)/ruff check .

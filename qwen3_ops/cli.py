@@ -80,7 +80,7 @@ def plan(
         return
     if pipeline not in PIPELINES:
         raise BadInput("unknown pipeline", value=pipeline, source="--pipeline", remedy=f"Choose one of {', '.join(PIPELINES)}.")
-    request = {**_overrides(overrides or []), "recipe": recipe or name_of("14B", KINDS[pipeline])}
+    request = {**parse_overrides(overrides or []), "recipe": recipe or name_of("14B", KINDS[pipeline])}
     if sweep:
         _sweep(request, pipeline=pipeline, as_json=as_json)
         return
@@ -132,7 +132,7 @@ def render(
     if name is None:
         report.print_runbook(RUNBOOK)
         return
-    shown = render_command(name, overrides=_overrides(overrides or []), model_dir=model_dir, fidelity=fidelity)
+    shown = render_command(name, overrides=parse_overrides(overrides or []), model_dir=model_dir, fidelity=fidelity)
     if as_json:
         print(shown.command.model_dump_json(indent=2))
     else:
@@ -223,7 +223,7 @@ def verify(
         raise typer.Exit(int(ExitCode.QUALITY_GATE))
 
 
-def _overrides(items: list[str]) -> dict[str, Any]:
+def parse_overrides(items: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for item in items:
         field, equals, text = item.partition("=")

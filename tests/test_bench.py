@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from qwen3_ops.bench.corpus import alpaca, write_alpaca
 from qwen3_ops.bench.data import Figures, Run, measure, print_figures
+from qwen3_ops.cli import app
 from qwen3_ops.errors import BadInput
 
 
@@ -48,3 +50,9 @@ def test_a_missed_mark_is_said(capsys):
 def test_a_folder_without_a_tokenizer(tmp_path):
     with pytest.raises(BadInput, match=r"no tokenizer\.json"):
         measure(tmp_path, records=1000, repeat=1, seed=1)
+
+
+def test_the_reading_of_logs_is_measured():
+    result = CliRunner().invoke(app, ["bench", "log", "--lines", "1000", "--repeat", "1", "--json"])
+    figures = json.loads(result.output)
+    assert figures["training_lines_per_second"] > 0 and figures["other_lines_per_second"] > 0

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from qwen3_ops import __version__
-from qwen3_ops.cli import _overrides
+from qwen3_ops.cli import parse_overrides
 from qwen3_ops.glossary import GLOSSARY
 from qwen3_ops.verbs import VERBS
 
@@ -67,7 +67,7 @@ def test_fields_are_listed():
 
 
 def test_overrides_are_typed_by_json_or_text():
-    assert _overrides(
+    assert parse_overrides(
         ["train_iters=5", "lr=1e-4", "prompt_type=qwen", 'map_keys={"prompt":"q"}', 'lora_target_modules=["linear_qkv"]']
     ) == {
         "train_iters": 5,

@@ -47,3 +47,19 @@ def ckpt(
         print(figures.model_dump_json(indent=2))
     else:
         print_figures(figures)
+
+
+@app.command()
+def log(
+    lines: Annotated[int, typer.Option(min=1000, help="Lines of each kind.")] = 200_000,
+    repeat: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Reading MindSpeed-LLM's log: parsing, counting, looking for failures."""
+    from qwen3_ops.bench.log import measure, print_figures
+
+    figures = measure(lines=lines, repeat=repeat)
+    if as_json:
+        print(figures.model_dump_json(indent=2))
+    else:
+        print_figures(figures)

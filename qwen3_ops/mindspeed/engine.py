@@ -49,19 +49,27 @@ def interpreter(plan: Plan, stage: StagePlan, *, node_rank: int | None = None) -
             else:
                 with base_in_place(request, base=Path(plan.config.model_dir)):
                     seen = _supervise(request, stage, ctx, nodes).seen
-                    made = outcome(request, seen) if nodes.is_master else Outcome(kind=stage.kind, facts={}, metrics={})
+                made = outcome(request, seen) if nodes.is_master else Outcome(kind=stage.kind, facts={}, metrics={})
+            if nodes.others:
+                made = _agree(request, nodes, ctx, made)
         except OpsError as error:
             nodes.failed(error.exit_code, str(error))
             raise
-        nodes.done()
-        if nodes.is_master and nodes.others:
-            nodes.wait_for_others(seconds=_OTHERS_SECONDS)
-            if missing := missing_on_disk(request):
-                fail(unexplained("all nodes ended well", missing), ctx.events)
-            made = outcome(request, Observation()) if VERBS[stage.verb].in_place else made
         return made
 
     return interpret
+
+
+def _agree(request: Request, nodes: Nodes, ctx: Context, made: Outcome) -> Outcome:
+    """The first host waits for the others' commands and looks at what all wrote; the others wait for what it says."""
+    nodes.ended()
+    nodes.wait_for_others(seconds=_OTHERS_SECONDS)
+    if not nodes.is_master:
+        return made
+    if missing := missing_on_disk(request):
+        fail(unexplained("all nodes ended well", missing), ctx.events)
+    nodes.done()
+    return outcome(request, Observation()) if request.verb == "train" else made
 
 
 def _train(request: Request, stage: StagePlan, ctx: Context, nodes: Nodes, *, keep_last: int | None) -> Outcome:

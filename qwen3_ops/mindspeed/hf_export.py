@@ -1,4 +1,7 @@
-"""An export to Hugging Face: the real tool reads config and weights of the base model in --save-dir and writes ``mg2hf`` beside them."""
+"""An export to Hugging Face.
+
+2.1.0 reads config and weights of the base model in --save-dir and writes ``mg2hf`` beside them; later versions read them in --hf-cfg-dir.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qwen3_ops.mindspeed.request import Request
-from qwen3_ops.mindspeed.success import HF_FOLDER
+from qwen3_ops.mindspeed.success import hf_folder
 
 
 @contextmanager
@@ -17,7 +20,8 @@ def base_in_place(request: Request, *, base: Path) -> Iterator[None]:
     if request.value("--save-model-type") != "hf":
         yield
         return
-    links = [request.output / file.name for file in sorted(base.iterdir()) if file.is_file()]
+    files = [] if request.has("--hf-cfg-dir") else sorted(file for file in base.iterdir() if file.is_file())
+    links = [request.output / file.name for file in files]
     for link in links:
         link.symlink_to(base.absolute() / link.name)
     try:
@@ -27,6 +31,7 @@ def base_in_place(request: Request, *, base: Path) -> Iterator[None]:
             link.unlink(missing_ok=True)
     from qwen3_ops.native.checkpoint.hf import TOKENIZER_FILES
 
+    made = hf_folder(request.output)
     for name in TOKENIZER_FILES:
-        if (base / name).is_file() and not (request.output / HF_FOLDER / name).exists():
-            shutil.copyfile(base / name, request.output / HF_FOLDER / name)
+        if (base / name).is_file() and not (made / name).exists():
+            shutil.copyfile(base / name, made / name)

@@ -7,7 +7,6 @@ No line can make the parser fail.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -35,7 +34,7 @@ class Iteration(NamedTuple):
     seconds: float
     teraflops: float | None
     learning_rate: float | None
-    batch_size: int | None
+    batch_size: int
     losses: dict[str, float]
     loss_scale: float | None
     grad_norm: float | None
@@ -193,28 +192,30 @@ def _sign(name: str, needle: str) -> _Row:
     return _row(needle, re.escape(needle), lambda match: Sign(name))
 
 
-_FIELD = re.compile(r" ([^:|]+): *([^ |]+) \|")
-_NO_LOSSES = ("decoupled learning rate", "num zeros", "params norm")
+_VALUE = r"([^ |]{1,40})"
+_LOSS = re.compile(rf" ([^:|]+): *{_VALUE} \|")
+_ITERATION = (
+    rf"iteration +{_INT}/ *{_INT} \| consumed samples: +{_INT} \| elapsed time per iteration \(ms\): {_VALUE} \|"
+    rf"(?: throughput per GPU \(TFLOP/s/GPU\): {_VALUE} \|)? learning rate: {_VALUE} \|(?: decoupled learning rate: [^ |]+ \|)?"
+    rf" global batch size: +{_INT} \|([^\[]*?) loss scale: {_VALUE} \|(?: grad norm: {_VALUE} \|)?[^\[]*?"
+    rf" number of skipped iterations: +{_INT} \| number of nan iterations: +{_INT}"
+)
 
 
 def _iteration(match: re.Match[str]) -> Iteration:
-    iteration, iters, samples, milliseconds, middle, skipped, nans = match.groups()
-    fields = {name: _number(text) for name, text in _FIELD.findall(middle)}
-    teraflops = fields.pop("throughput per GPU (TFLOP/s/GPU)", None)
-    rate, batch = fields.pop("learning rate", None), fields.pop("global batch size", None)
-    scale, norm = fields.pop("loss scale", None), fields.pop("grad norm", None)
+    iteration, iters, samples, milliseconds, teraflops, rate, batch, losses, scale, norm, skipped, nans = match.groups()
     return Iteration(
         match.string[max(0, match.start() - 21) : match.start()].strip(" []"),
         int(iteration),
         int(iters),
         int(samples),
-        float(milliseconds) / 1000,
-        teraflops,
-        rate,
-        int(batch) if batch is not None and math.isfinite(batch) else None,
-        {name: value for name, value in fields.items() if value is not None and name not in _NO_LOSSES},
-        scale,
-        norm,
+        (_number(milliseconds) or 0.0) / 1000,
+        None if teraflops is None else _number(teraflops),
+        _number(rate),
+        int(batch),
+        {name: value for name, text in _LOSS.findall(losses) if (value := _number(text)) is not None},
+        _number(scale),
+        None if norm is None else _number(norm),
         int(skipped),
         int(nans),
     )
@@ -233,8 +234,7 @@ _GROUPS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
         (
             _row(
                 "elapsed time per iteration",
-                rf"iteration +{_INT}/ *{_INT} \| consumed samples: +{_INT} \| elapsed time per iteration \(ms\): {_FLOAT} \|([^\[]*)"
-                rf" number of skipped iterations: +{_INT} \| number of nan iterations: +{_INT}",
+                _ITERATION,
                 _iteration,
             ),
             _row(

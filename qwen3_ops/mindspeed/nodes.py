@@ -15,9 +15,8 @@ from pathlib import Path
 
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.config import RunConfig
-from qwen3_ops.errors import BadInput, ExitCode, Infrastructure
+from qwen3_ops.errors import BadInput, ExitCode, Infrastructure, Interrupted
 from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnosis
-from qwen3_ops.mindspeed.diagnosis.signature import Fault
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _PERIOD = 0.5  # seconds
@@ -63,7 +62,12 @@ class Nodes:
     def begin(self) -> None:
         self._tell("running")
 
+    def ended(self) -> None:
+        """Of a host: its own command ended well."""
+        self._tell("ended")
+
     def done(self) -> None:
+        """Of the first host: the stage is whole."""
         self._tell("done")
 
     def failed(self, code: ExitCode, error: str) -> None:
@@ -78,23 +82,28 @@ class Nodes:
                     name="other-node",
                     cause=f"node {rank} failed, so this one was stopped: {told['error']}",
                     remedy=f"Look at the log of node {rank}.",
-                    fault=_fault(told["exit_code"]),
+                    code=ExitCode(int(str(told["exit_code"]))),
+                    fault=None,
                     source=f"node{rank}",
                 )
         return None
 
     def wait_for_others(self, *, seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Until every other host is done.
+        """Until every other host's command ended well; of the other hosts: until the first one says that the stage is whole.
 
         Raises:
-            Infrastructure: one failed, or does not end.
+            Interrupted, Infrastructure: one failed, or does not end.
         """
         deadline = time.monotonic() + seconds
-        while waiting := [rank for rank in self.others if (self._told(rank) or {}).get("state") != "done"]:
+        wanted = ("ended", "done") if self.is_master else ("done",)
+        awaited = self.others if self.is_master else (0,)
+        while waiting := [rank for rank in awaited if (self._told(rank) or {}).get("state") not in wanted]:
             failure = self.look()
             if failure is not None or time.monotonic() > deadline:
                 why = "they do not end" if failure is None else failure.cause
-                raise Infrastructure("other nodes did not finish", value=f"nodes {', '.join(map(str, waiting))}: {why}")
+                stopped = failure is not None and failure.exit_code == ExitCode.INTERRUPTED
+                error = Interrupted if stopped else Infrastructure
+                raise error("other nodes did not finish", value=f"nodes {', '.join(map(str, waiting))}: {why}")
             sleep(_PERIOD)
 
     def _tell(self, state: str, **more: object) -> None:
@@ -119,7 +128,3 @@ class Nodes:
 
     def _began(self, rank: int) -> Path:
         return self.folder / f"node{rank}.began"
-
-
-def _fault(code: object) -> Fault | None:
-    return next((fault for fault in Fault if int(fault.exit_code) == code), None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from qwen3_ops.mindspeed.observation import Observation
 from qwen3_ops.mindspeed.request import Request
-from qwen3_ops.mindspeed.success import HF_FOLDER
+from qwen3_ops.mindspeed.success import hf_folder
 from qwen3_ops.mindspeed.totals import Totals
 from qwen3_ops.native.checkpoint.tracker import read_tracker
 from qwen3_ops.verbs import Outcome
@@ -58,11 +58,12 @@ def _trained(request: Request, seen: Observation) -> Told:
 def _converted(request: Request, seen: Observation) -> Told:
     facts: dict[str, Any] = {"params_dtype": request.value("--params-dtype") or "fp16"}  # MindSpeed-LLM's own default
     if request.value("--save-model-type") == "hf":
-        facts["model"] = HF_FOLDER
+        facts["model"] = str(hf_folder(request.output).relative_to(request.output))
     else:
         facts |= {**_layout(request), "iteration": read_tracker(request.output)}
     if request.value("--lora-r"):
-        facts["merged_lora"] = {name.removeprefix("lora_"): value for name, value in _lora(request).items()}
+        lora = _lora(request)
+        facts["merged_lora"] = {"r": lora["lora_r"], "alpha": lora["lora_alpha"], "target_modules": sorted(lora["lora_target_modules"])}
     return facts, {"bytes": sum(path.stat().st_size for path in request.output.rglob("*") if path.is_file())}
 
 

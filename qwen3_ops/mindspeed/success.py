@@ -17,7 +17,7 @@ from qwen3_ops.mindspeed.request import Request
 from qwen3_ops.mindspeed.shards import missing_ranks
 from qwen3_ops.native.checkpoint.tracker import iteration_folder, read_tracker
 
-HF_FOLDER = "mg2hf"
+_HF_FOLDER = "mg2hf"
 
 
 def contradiction(request: Request, seen: Observation) -> Diagnosis | None:
@@ -44,6 +44,11 @@ def _sizes(tp: int, pp: int, cp: int, devices: int) -> str:
     return f"TP{tp} PP{pp} CP{cp} on {devices} devices"
 
 
+def hf_folder(output: Path) -> Path:
+    """Where an export lies: ``mg2hf`` in ``--save-dir``, or that folder itself."""
+    return output / _HF_FOLDER if (output / _HF_FOLDER).is_dir() else output
+
+
 def missing_signs(request: Request, seen: Observation) -> list[str]:
     """What a stage that ended well has said and written, and this one has not."""
     return list(_SIGNS[request.verb](request, seen))
@@ -66,7 +71,7 @@ def _train(request: Request, seen: Observation) -> Iterator[str]:
 
 def _convert(request: Request, seen: Observation) -> Iterator[str]:
     if request.value("--save-model-type") == "hf":
-        yield from _hf_model(request.output / HF_FOLDER)
+        yield from _hf_model(hf_folder(request.output))
         return
     if "conversion done" not in seen.signs:
         yield "the line `Done!`"
@@ -110,9 +115,11 @@ def _checkpoint(folder: Path, layout: ParallelLayout, *, iteration: int | None) 
 
 
 def _hf_model(folder: Path) -> Iterator[str]:
-    if not (folder / "config.json").is_file():
+    """Links are the base model's files (hf_export.py), not what was made."""
+    made = [path for path in folder.iterdir() if path.is_file() and not path.is_symlink() and path.stat().st_size > 0]
+    if "config.json" not in {path.name for path in made}:
         yield f"{folder.name}/config.json"
-    if not any(path.stat().st_size > 0 for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)):
+    if not any(path.suffix in (".safetensors", ".bin") for path in made):
         yield f"weights in {folder.name}"
 
 

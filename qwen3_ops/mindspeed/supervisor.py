@@ -139,8 +139,8 @@ class Supervisor:
             self.seen.add(event)
             teller.tell(event, self.seen)
             self._act(event, line, source=source)
-        self.seen.texts.feed(line)
-        if not any(isinstance(event, Iteration) for event in found):  # no failure is told in that line but what _act looks for
+        if not (found and isinstance(found[0], Iteration)):  # no failure is told in such a line but what _act looks for
+            self.seen.texts.feed(line)
             self._diagnoser.feed(line, source=source)
 
     def _act(self, event: Event, line: str, *, source: str) -> None:

@@ -128,7 +128,11 @@ def test_conversion(request_of, tmp_path):
     write_ranks(request.output, 1)
     judge(request, ended("INFO:root:Done!"), Events())
     to_hf = request_of("convert-ckpt", kind="hf_model", save_model_type="hf")
-    assert "mg2hf/config.json" in str(fails(to_hf, ended("INFO:root:Done!")))
+    assert "out/config.json" in str(fails(to_hf, ended("INFO:root:Done!")))
+    for name in ("config.json", "model.safetensors"):  # the base model's, which the real tool wants to find there
+        (tmp_path / name).write_text("base")
+        (request.output / name).symlink_to(tmp_path / name)
+    assert "weights in out" in str(fails(to_hf, ended("INFO:root:Done!")))
     (request.output / "mg2hf").mkdir()
     (request.output / "mg2hf" / "config.json").write_text("{}")
     (request.output / "mg2hf" / "model.safetensors").write_text("x")

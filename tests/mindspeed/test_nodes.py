@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from qwen3_ops.errors import BadInput, ExitCode, Infrastructure
-from qwen3_ops.mindspeed.diagnosis.signature import Fault
+from qwen3_ops.errors import BadInput, ExitCode, Infrastructure, Interrupted
 from qwen3_ops.mindspeed.nodes import Nodes
 from qwen3_ops.recipes import tiny
 
@@ -32,7 +31,7 @@ def test_one_hosts_failure_is_told_to_the_others(tmp_path):
     assert first.look() is None
     second.failed(ExitCode.BAD_INPUT, "out of memory")
     failure = first.look()
-    assert (failure.name, failure.fault, failure.source) == ("other-node", Fault.BAD_INPUT, "node1")
+    assert (failure.name, failure.exit_code, failure.source) == ("other-node", ExitCode.BAD_INPUT, "node1")
     assert "out of memory" in failure.cause
     with pytest.raises(Infrastructure, match="node 1 failed"):
         first.wait_for_others(seconds=60)
@@ -47,18 +46,35 @@ def test_a_failure_of_an_earlier_start_is_forgotten(tmp_path):
     assert first.look() is None
 
 
-def test_the_first_host_waits_for_the_others(tmp_path):
+def test_the_first_host_waits_for_the_others_and_they_for_its_word(tmp_path):
     first, second = nodes(tmp_path, 0), nodes(tmp_path, 1)
     first.begin()
     second.begin()
     naps = []
 
-    def nap(seconds):
-        naps.append(seconds)
-        if len(naps) == 3:
-            second.done()
+    def nap(after):
+        def sleep(seconds):
+            naps.append(seconds)
+            if len(naps) == 3:
+                after()
 
-    first.wait_for_others(seconds=60, sleep=nap)
+        return sleep
+
+    first.wait_for_others(seconds=60, sleep=nap(second.ended))
+    assert len(naps) == 3
+    naps.clear()
+    second.wait_for_others(seconds=60, sleep=nap(first.done))
     assert len(naps) == 3
     with pytest.raises(Infrastructure, match="they do not end"):
         nodes(tmp_path / "other", 0).wait_for_others(seconds=0)
+
+
+def test_a_host_whose_command_ended_well_is_interrupted_with_the_first(tmp_path):
+    """After SIGTERM to one host all save and end with status 0; only the first host's log says why."""
+    first, second = nodes(tmp_path, 0), nodes(tmp_path, 1)
+    first.begin()
+    second.begin()
+    second.ended()
+    first.failed(ExitCode.INTERRUPTED, "stopped by SIGTERM")
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        second.wait_for_others(seconds=60)

@@ -57,6 +57,13 @@ class Failure:
     def ending(self) -> Ending:
         return _ENDINGS.get(self.name, "exit 1")
 
+    def befall(self, rank: int, *, size: int) -> None:
+        """What becomes of one rank when the failure happens; those that end with status 0 end together."""
+        if rank == self.rank % size:
+            self.happen(rank)
+        elif self.ending == "exit 0":
+            os._exit(0)
+
     def happen(self, rank: int) -> None:
         """Print and end; returns only where the real tool goes on."""
         if once := os.environ.get(ONCE):

@@ -27,8 +27,8 @@ def main(verb: str) -> None:
     failure = Failure.wanted()
     if world.rank == 0:
         say(world.line())
-    if failure is not None and world.rank == failure.rank % world.size:
-        failure.happen(world.rank)
+    if failure is not None:
+        failure.befall(world.rank, size=world.size)
     iteration = load_shard(flags.load, world)
     if iteration is None:
         time.sleep(60)

@@ -73,9 +73,12 @@ def _wants_gloo(world: World) -> bool:
 
 def _by_parent() -> Path:
     """All ranks of a node have one torchrun; its start time tells it from an older process of the same number."""
-    parent = os.getppid()
+    parent, temporary = os.getppid(), Path(tempfile.gettempdir())
     started = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    return Path(tempfile.gettempdir()) / f"qwen3-rehearsal-{parent}-{started}"
+    for old in temporary.glob("qwen3-rehearsal-*-*"):  # of rehearsals that were killed
+        if not Path("/proc", old.name.split("-")[2]).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return temporary / f"qwen3-rehearsal-{parent}-{started}"
 
 
 def _meet_in_gloo(world: World) -> Path:

@@ -22,11 +22,15 @@ from rehearsal.ranks import Ranks
 from rehearsal.shards import load_shard, save_shard
 from rehearsal.world import World, layout_of, leave_world, say, without
 
+SLOW = "QWEN3_REHEARSAL_SLOW"
+"""Environment variable: seconds that every iteration takes longer, for those who want to watch or to stop it."""
+
+_NEWER = ("--no-pad-to-seq-lengths",)  # flags of later MindSpeed-LLM that change nothing here
 _UNHANDLED = "--exit-signal-handler"
 
 
 def main() -> None:
-    argv = sys.argv[1:]
+    argv = without(sys.argv[1:], *_NEWER)
     flags, _ = FLAGS.parse(argv)
     handles_signals = _UNHANDLED in argv
     signal.signal(signal.SIGTERM, signal.SIG_IGN if handles_signals else signal.SIG_DFL)
@@ -35,8 +39,8 @@ def main() -> None:
     ranks = Ranks(world)
     if world.rank == 0:
         say(world.line(), "> compiling dataset index builder ...")
-    if failure is not None and failure.iteration == 0 and _fails(failure, world):
-        failure.happen(world.rank)
+    if failure is not None and failure.iteration == 0:
+        failure.befall(world.rank, size=world.size)
     _load(flags, world)
     if world.computes:
         sys.exit(_compute(argv, flags, world, ranks, failure))
@@ -94,14 +98,14 @@ class Leader(Events):
         self._ranks, self._save, self._scratch, self._world, self._failure = ranks, save, scratch, world, failure
 
     def metric(self, *, step: int | None = None, **values: float) -> None:
+        time.sleep(float(os.environ.get(SLOW, "0")))
         failure = self._failure
         if failure is None or step != failure.iteration:
             return
-        if _fails(failure, self._world):
-            failure.happen(self._world.rank)
-        else:
-            self._ranks.order("fail")
-            time.sleep(3600 if failure.ending != "go on" else 0)
+        self._ranks.order("fail")
+        failure.befall(self._world.rank, size=self._world.size)
+        if failure.ending != "go on" and failure.rank % self._world.size != self._world.rank:
+            time.sleep(3600)  # until torchrun ends this rank as well
 
     def emit(self, event: str, **fields: Any) -> None:
         if event != "checkpoint" or self._save is None or self._scratch is None:
@@ -138,8 +142,8 @@ class Lines:
 
 
 def _obey(order: dict[str, Any], *, flags: FLAGS, world: World, failure: Failure | None) -> None:
-    if order["do"] == "fail" and failure is not None and _fails(failure, world):
-        failure.happen(world.rank)
+    if order["do"] == "fail" and failure is not None:
+        failure.befall(world.rank, size=world.size)
     elif order["do"] == "save" and flags.save is not None:
         save_shard(Path(order["scratch"]), flags.save, iteration=order["iteration"], world=world)
     elif order["do"] == "publish" and flags.save is not None and world.rank == 0:
@@ -151,7 +155,3 @@ def _publish(save: Path, iteration: int) -> None:
     say(f"saving checkpoint at iteration {iteration:7d} to {save} in torch format")
     write_tracker(save, iteration)
     say(f"  successfully saved checkpoint from iteration {iteration:7d} to {save}", f"finish permission set for files in {save}")
-
-
-def _fails(failure: Failure, world: World) -> bool:
-    return world.rank == failure.rank % world.size

@@ -46,6 +46,7 @@ class Diagnosis:
     Attributes:
         name: of the signature; ``unclassified`` for an exception that the table does not know.
         fault: None where it is not known; such a run is retried.
+        code: exit status where another host decided it.
         lines: the error as it was printed, with what came before.
     """
 
@@ -58,9 +59,12 @@ class Diagnosis:
     printed_at: str | None = None
     lines: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    code: ExitCode | None = None
 
     @property
     def exit_code(self) -> ExitCode:
+        if self.code is not None:
+            return self.code
         return ExitCode.UNEXPECTED if self.fault is None else self.fault.exit_code
 
     @property
