@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import traceback
 from collections.abc import Callable
@@ -27,11 +28,10 @@ class FileLog:
     """Takes the place of a task's log."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def _say(self, line: str, *values: Any, **fields: Any) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write((line % values if values else line) + "\n")
+        os.write(self._file, ((line % values if values else line) + "\n").encode())  # unbuffered: it may be killed
 
     info = warning = error = _say
 
@@ -141,7 +141,8 @@ class Task:
                 JobOperator.log = JobTrigger.log = FileLog(self.folder / log)
                 if die is not None:
                     POINTS[die]()
-                outcome.write_text(json.dumps(work()))
+                told = work()
+                outcome.write_text(json.dumps({**told, "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
                 os._exit(0)
             except BaseException:
                 (self.folder / "crash.txt").write_text(traceback.format_exc())
