@@ -154,6 +154,22 @@ def run_stage(
 
 
 @app.command()
+def preflight(plan_json: Annotated[Path, typer.Argument(help="plan.json of the run.")]) -> None:
+    """Look at this machine as a run will find it: devices, versions, disk, ports."""
+    from qwen3_ops.findings import PlanRefused
+    from qwen3_ops.plan import load_plan
+    from qwen3_ops.preflight import examine, look, needs_npus
+
+    made = load_plan(plan_json)
+    found = examine(made.config, look(made.config), needs_npus=needs_npus(made))
+    if any(finding.severity == "refuse" for finding in found):
+        raise PlanRefused(found, who="The preflight")
+    for finding in found:
+        print(f"warning: {finding}")
+    print(f"preflight: {len(found)} warning{'s' if len(found) != 1 else ''}")
+
+
+@app.command()
 def diagnose(
     logs: Annotated[list[Path] | None, typer.Argument(help="Logs of one run: of every rank or node, in any order.")] = None,
     known: Annotated[bool, typer.Option("--known", help="List the failures that are known, and exit.")] = False,

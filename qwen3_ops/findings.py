@@ -54,12 +54,12 @@ class PlanRefused(BadInput):
         forecast: what the run would take, where that can be told.
     """
 
-    def __init__(self, findings: Sequence[Finding], *, forecast: Forecast | None = None) -> None:
+    def __init__(self, findings: Sequence[Finding], *, forecast: Forecast | None = None, who: str = "The plan") -> None:
         self.findings = tuple(findings)
         self.forecast = forecast
         refusals = [finding for finding in self.findings if finding.severity == "refuse"]
         warnings = [finding for finding in self.findings if finding.severity == "warn"]
-        lines = [f"The plan refuses this run, {len(refusals)} finding{'s' if len(refusals) != 1 else ''}:"]
+        lines = [f"{who} refuses this run, {len(refusals)} finding{'s' if len(refusals) != 1 else ''}:"]
         lines += [f"[{number}] {finding}" for number, finding in enumerate(refusals, 1)]
         lines += [f"[warning] {finding}" for finding in warnings]
         super().__init__("\n".join(lines))

@@ -16,12 +16,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator, ResumableJobMixin, conf
-from airflow.sdk.exceptions import AirflowException, TaskDeferralTimeout
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralTimeout
 
 from qwen3_airflow.lines import Lines, tell
 from qwen3_airflow.outcome import may_pass, raise_unless_done
 from qwen3_airflow.runtimes.base import Ended, Handle, Job, NpusBusy, Runtime
 from qwen3_airflow.triggers import JobTrigger, NpuTrigger
+from qwen3_ops.errors import BadInput
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -70,6 +71,15 @@ class JobOperator(ResumableJobMixin, BaseOperator):  # type: ignore[misc]
         """What the task returns after its job ended well."""
 
     def execute(self, context: Context) -> Any:
+        return self._start_or_refuse(context)
+
+    def _start_or_refuse(self, context: Context) -> Any:
+        try:
+            return self._start(context)
+        except BadInput as refusal:  # a folder, a profile or an image that no retry mends
+            raise AirflowFailException(str(refusal)) from None
+
+    def _start(self, context: Context) -> Any:
         runtime, job = self._launched(context)
         if not (self.deferrable and runtime.deferrable):
             return self.execute_resumable(context)
@@ -86,7 +96,7 @@ class JobOperator(ResumableJobMixin, BaseOperator):  # type: ignore[misc]
 
     def npus_are_free(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Another task may have been quicker: then it waits again."""
-        return self.execute(context)
+        return self._start_or_refuse(context)
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The job has ended, or its engine was away for too long; the engine itself is asked."""

@@ -16,6 +16,7 @@ from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.errors import BadInput
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.plan import load_plan, make_plan, save_plan
+from qwen3_ops.preflight import needs_npus
 from qwen3_ops.verbs import VERBS
 
 if TYPE_CHECKING:
@@ -219,3 +220,32 @@ class EvaluateMmlu(StageOperator):
 
     def __init__(self, *, checkpoint: Any, task_id: str = "evaluate_mmlu", **kwargs: Any) -> None:
         super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint}, **kwargs)
+
+
+class Preflight(JobOperator):
+    """Looks at the machine where the stages will run: devices, versions, disk, ports; a bad one fails here.
+
+    It stands between the plan and the stages: ``plan >> Preflight() >> [base, data]``.
+    """
+
+    def __init__(self, *, task_id: str = "preflight", plan_task_id: str = "plan", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, **kwargs)
+        self.plan_task_id = plan_task_id
+
+    def launch(self, context: Context) -> tuple[Runtime, Job]:
+        path = plan_path(context, self.plan_task_id)
+        plan = load_plan(path)
+        run = plan.config
+        runtime = get_runtime(run.runtime, ascend_conn_id=self.ascend_conn_id)
+        job = Job(
+            folder=plan.stage_dir(self.task_id),
+            argv=(runtime.python, "-m", "qwen3_ops", "preflight", str(path)),
+            labels=labels_of(context),
+            writes=(Path(run.output_root),),
+            npus=run.nproc_per_node if needs_npus(plan) else 0,
+            multi_node=run.nnodes > 1,
+        )
+        return runtime, job
+
+    def result(self, context: Context) -> None:
+        """Its findings are in the log."""

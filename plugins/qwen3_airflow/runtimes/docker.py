@@ -37,6 +37,7 @@ from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, read_log
 from qwen3_airflow.runtimes.engine import CONFLICT, Engine
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.attempt import ATTEMPT
+from qwen3_ops.errors import BadInput
 
 STOP = "stop.json"
 """Which container was told to stop, and until when it may save."""
@@ -167,9 +168,20 @@ class DockerRuntime:
         try:
             found = self.engine.call("inspect_image", self.profile.image)
         except ImageNotFound:
-            self.engine.call("pull", self.profile.image)
+            self._pull()
             found = self.engine.call("inspect_image", self.profile.image)
         return dict(pair.split("=", 1) for pair in found["Config"]["Env"] or [])
+
+    def _pull(self) -> None:
+        """Raises BadInput: no registry gives the image."""
+        try:
+            self.engine.call("pull", self.profile.image)
+        except APIError as error:
+            raise BadInput(
+                "the image is not on the host and can not be pulled",
+                value=f"{self.profile.image}: {error.explanation}",
+                remedy="Load it there, or mend the profile's image or the registry login.",
+            ) from error
 
     @staticmethod
     def _ended(handle: Handle, code: int | None) -> Ended:

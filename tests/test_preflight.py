@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from npu_smi_tables import A3
+from qwen3_ops.npu_smi import Chip, NpuInfo
+from qwen3_ops.pipelines import LORA_SFT
+from qwen3_ops.plan import make_plan, save_plan
+from qwen3_ops.preflight import RUNBOOK, Machine, examine, look, needs_npus
+from qwen3_ops.recipes import tiny
+
+
+def chip(device: int, **values) -> Chip:
+    whole = {
+        "npu": device // 2,
+        "chip": device % 2,
+        "device": device,
+        "name": "Ascend910",
+        "health": "OK",
+        "hbm_used": 2891,
+        "hbm_total": 65536,
+    }
+    return Chip(**{**whole, **values})
+
+
+def machine(*chips: Chip, **values) -> Machine:
+    chips = chips or tuple(chip(device) for device in range(16))
+    whole = {
+        "npus": NpuInfo(version="25.0.rc1", chips=chips),
+        "npu_error": None,
+        "visible": tuple(range(8)),
+        "versions": dict(RUNBOOK),
+        "free_disk": 1 << 40,
+        "taken_ports": (),
+    }
+    return Machine(**{**whole, **values})
+
+
+def test_the_runbooks_machine_has_no_finding():
+    assert examine(tiny(), machine(), needs_npus=True) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "severity", "words"),
+    [
+        (machine(visible=(0, 1)), "refuse", ["nproc_per_node = 8", "0, 1"]),
+        (machine(chip(1, health="Alarm")), "refuse", ["NPU 0 chip 1 (davinci1): Alarm"]),
+        (machine(chip(1, health="Warning")), "warn", ["Warning"]),
+        (machine(chip(2, processes=(4711,))), "refuse", ["processes 4711"]),
+        (machine(chip(2, hbm_used=58000)), "refuse", ["58000 of 65536 MB"]),
+        (machine(npus=None, npu_error="npu-smi is not installed"), "warn", ["not installed"]),
+        (machine(npus=None, npu_error="dcmi module initialize failed. ret is -8005"), "refuse", ["-8005"]),
+        (machine(versions={**RUNBOOK, "torch_npu": "2.7.1"}), "refuse", ["torch 2.6.0, torch_npu 2.7.1"]),
+        (machine(versions={**RUNBOOK, "cann": "8.2.RC1"}), "warn", ["cann 8.2.RC1, runbook 8.1.rc1"]),
+        (machine(versions={name: value for name, value in RUNBOOK.items() if name != "cann"}), "refuse", ["cann: not found"]),
+        (machine(free_disk=1 << 30), "warn", ["1.0 GiB"]),
+        (machine(taken_ports=(6015,)), "refuse", ["6015"]),
+    ],
+)
+def test_what_is_wrong_is_found(found, severity, words):
+    findings = examine(tiny(), found, needs_npus=True)
+    assert severity in {finding.severity for finding in findings}
+    told = "\n".join(map(str, findings))
+    assert [word for word in words if word not in told] == []
+
+
+def test_busy_devices_of_others_are_no_finding():
+    assert examine(tiny(), machine(chip(0), chip(12, processes=(1,))), needs_npus=True) == []
+
+
+def test_without_npus_only_disk_and_ports_count():
+    assert examine(tiny(), machine(npus=None, visible=(), versions={}), needs_npus=False) == []
+
+
+@pytest.fixture
+def saved(tmp_path, hf_model, golden):
+    tasks = tmp_path / "mmlu"
+    tasks.mkdir()
+    (tasks / "anatomy_test.csv").write_text("q,a,b,c,d,A\n")
+    (tmp_path / "outputs").mkdir()
+    request = {
+        "recipe": "tiny",
+        "model_dir": str(hf_model),
+        "input": str(golden / "data" / "inputs" / "alpaca_small.json"),
+        "task_data_path": str(tasks),
+        "output_root": str(tmp_path / "outputs"),
+    }
+    return lambda **more: make_plan({**request, **more}, stages=LORA_SFT, run_id="r")
+
+
+def test_the_native_engine_needs_no_npus(saved):
+    assert not needs_npus(saved())
+
+
+def test_the_command_says_what_it_found_and_ends_as_bad_input(saved, tmp_path):
+    plan = save_plan(saved())
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        environment["MASTER_PORT"] = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "qwen3_ops", "preflight", str(plan)], env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert "The preflight refuses this run" in done.stderr
+    assert environment["MASTER_PORT"] in done.stderr
+
+
+def test_a_stand_in_for_npu_smi_is_asked(tmp_path, monkeypatch):
+    (tmp_path / "npu-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{A3}\nEND\n")
+    (tmp_path / "npu-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = look(tiny().model_copy(update={"output_root": str(tmp_path)}))
+    assert found.versions["driver"] == "25.0.rc1.1"
+    assert len(found.npus.chips) == 4
