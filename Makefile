@@ -1,4 +1,5 @@
-# Everything a visitor needs. Choices: PYTHON=python3.12, TORCH=path or requirement, TORCH_INDEX_URL=index of a torch build, PORT=8080, RECIPE=name.
+# Everything a visitor needs. Choices: PYTHON=python3.12, TORCH=path or requirement, TORCH_INDEX_URL=index of a torch build, PORT=8080, RECIPE=name,
+# BASE=image of the Ascend host for `make image`.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -6,7 +7,7 @@ BIN := .venv/bin
 MADE := .venv/made-from-constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui rehearse test bench lint clean
+.PHONY: help venv demo ui rehearse test bench lint image clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +43,11 @@ lint: $(MADE) ## ruff and mypy, as pre-commit runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+image: ## build the images of docker/: cpu, airflow, and ascend where BASE names the site's image
+	docker build -f docker/Dockerfile.cpu -t qwen3-ops:cpu .
+	docker build -f docker/Dockerfile.airflow -t qwen3-ops:airflow .
+	$(if $(BASE),docker build -f docker/Dockerfile.ascend --build-arg BASE="$(BASE)" $(if $(BASE_PYTHON),--build-arg PYTHON="$(BASE_PYTHON)") -t qwen3-ops:ascend .)
 
 clean: ## remove what demo, ui and tests left; .venv stays
 	rm -rf .demo .airflow build .pytest_cache .mypy_cache .ruff_cache
