@@ -225,7 +225,19 @@ class JobOperator(ResumableJobMixin, BaseOperator):  # type: ignore[misc]
 def labels_of(context: Context) -> dict[str, str]:
     """Who wants a job: for people who look at the host, and for the reaper."""
     ti = context["ti"]
-    return {"dag": ti.dag_id, "run": ti.run_id, "task": ti.task_id, "map_index": str(ti.map_index), "try": str(ti.try_number)}
+    return {
+        "airflow": installation(),
+        "dag": ti.dag_id,
+        "run": ti.run_id,
+        "task": ti.task_id,
+        "map_index": str(ti.map_index),
+        "try": str(ti.try_number),
+    }
+
+
+def installation() -> str:
+    """Tells apart the containers of two Airflows on one host."""
+    return str(conf.get("api", "base_url", fallback="")).rstrip("/") or "airflow"
 
 
 def name_of_run(dag_id: str, run_id: str) -> str:

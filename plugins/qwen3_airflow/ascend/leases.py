@@ -106,7 +106,7 @@ def _locked(engine: Engine, image: str) -> Iterator[None]:
         except APIError as error:
             if error.status_code != CONFLICT:
                 raise
-        _remove_stale(engine)
+        remove_stale_lock(engine)
         time.sleep(_PERIOD)
     try:
         yield
@@ -114,7 +114,8 @@ def _locked(engine: Engine, image: str) -> Iterator[None]:
         engine.remove(mine)  # by id: one that another worker made since is not ours
 
 
-def _remove_stale(engine: Engine) -> None:
+def remove_stale_lock(engine: Engine) -> None:
+    """Break the lock of a worker that died with it."""
     lock = engine.inspect(LOCK)
     if lock is not None and _seconds(engine.call("info")["SystemTime"]) - _seconds(lock["Created"]) > _STALE:
         engine.remove(lock["Id"])
