@@ -133,6 +133,8 @@ def render(
         report.print_runbook(RUNBOOK)
         return
     shown = render_command(name, overrides=parse_overrides(overrides or []), model_dir=model_dir, fidelity=fidelity)
+    for finding in shown.findings:
+        print(f"warning: {finding}", file=sys.stderr)
     if as_json:
         print(shown.command.model_dump_json(indent=2))
     else:

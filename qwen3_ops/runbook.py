@@ -7,15 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from qwen3_ops import rules
 from qwen3_ops.command import Command
 from qwen3_ops.config import Fidelity, RunConfig
 from qwen3_ops.errors import BadInput
-from qwen3_ops.findings import PlanRefused
+from qwen3_ops.findings import Finding, PlanRefused
 from qwen3_ops.launch import commands
 from qwen3_ops.model import ModelSpec
+from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.recipes import Kind, production
 from qwen3_ops.request import override
-from qwen3_ops.stages import scripts
+from qwen3_ops.stages import STAGES, scripts
 from qwen3_ops.stages.paths import Paths
 from qwen3_ops.stages.rendering import Mend, render
 from qwen3_ops.stages.script import Script, Site
@@ -49,6 +51,11 @@ class RunbookCommand:
         values = {"model_dir": "/apps/hw/weights/Qwen3-14B/", "fidelity": fidelity, **script_values, **self.values}
         return production("14B", self.kind).model_copy(update=values)
 
+    def stages(self, run: RunConfig) -> tuple[StageRequest, ...]:
+        """The stage that it is, for the rules; data preparation where it is none."""
+        names = [name for name, stage in STAGES.items() if stage.script_of(run) == self.script]
+        return tuple(StageRequest(name=name, stage=name) for name in names or ["prepare_dataset"])
+
     def paths(self, run: RunConfig) -> Paths:
         def below(place: str) -> str:
             return f"{run.output_root.rstrip('/')}/{place}"
@@ -67,10 +74,11 @@ class RunbookCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A rendered command and what it mends."""
+    """A rendered command, what it mends, and what is wrong with its layout and batches."""
 
     command: Command
     mends: tuple[Mend, ...]
+    findings: tuple[Finding, ...]
 
 
 def render_command(name: str, *, overrides: Mapping[str, Any], model_dir: Path | None, fidelity: Fidelity) -> Shown:
@@ -90,16 +98,13 @@ def render_command(name: str, *, overrides: Mapping[str, Any], model_dir: Path |
     run, findings = override(command.config(fidelity), overrides)
     if findings:
         raise PlanRefused(findings)
-    site = Site(
-        run=run,
-        model=ModelSpec.find(Path(run.model_dir)) if model_dir is None else ModelSpec.from_hf(model_dir, model_type=None),
-        paths=command.paths(run),
-    )
-    rendered = render(command.script, site, engine="mindspeed")
+    model = ModelSpec.find(Path(run.model_dir)) if model_dir is None else ModelSpec.from_hf(model_dir, model_type=None)
+    rendered = render(command.script, Site(run=run, model=model, paths=command.paths(run)), engine="mindspeed")
     nodes = commands(run, rendered)
     if command.node >= len(nodes):
         raise BadInput("the run has no such node", value=command.node, source=name, remedy="Set nnodes to at least 2.")
-    return Shown(command=nodes[command.node], mends=rendered.mends)
+    found = rules.apply(run, model, stages=command.stages(run), themes=("layout", "batches"))
+    return Shown(command=nodes[command.node], mends=rendered.mends, findings=tuple(found))
 
 
 _CONVERTED = "14b/mg_weights/qwen3_14b_mcore_tp2pp4/"
