@@ -119,7 +119,6 @@ _SHAREGPT = {
 _OPENAI = {
     "input": "./dataset/xxx.json",
     "handler_name": "SharegptStyleInstructionHandler",
-    "prompt_type": "llama2",
     "map_keys": '{"messages":"messages", "tags":{"role_tag": "role","content_tag": "content","user_tag": "user",'
     '"assistant_tag": "assistant","system_tag": "system"}}',
 }

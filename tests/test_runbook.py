@@ -191,6 +191,7 @@ MENDS = {
     "lora_merge_mcore2mcore": {"--params-dtype"},
     "lora_mcore2hf": {"--params-dtype", "--save-dir"},
     "mcore2hf": {"--save-dir"},
+    "data_openai": {"--prompt-type"},
     "hf2mcore": set(),
     "data_alpaca": set(),
 }  # fmt: skip

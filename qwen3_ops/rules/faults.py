@@ -11,7 +11,7 @@ from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.rules.registry import rule
 from qwen3_ops.stages import STAGES
 from qwen3_ops.stages.paths import Paths
-from qwen3_ops.stages.rendering import render
+from qwen3_ops.stages.rendering import faults_that_stay
 from qwen3_ops.stages.script import Site
 
 
@@ -19,7 +19,6 @@ from qwen3_ops.stages.script import Site
 def known_faults_stay(run: RunConfig, model: ModelSpec, stages: Sequence[StageRequest]) -> Iterator[Finding]:
     if run.fidelity != "runbook":
         return
-    better = run.model_copy(update={"fidelity": "mended"})
     told: set[tuple[str, str]] = set()
     for request in stages:
         if request.stage not in STAGES:
@@ -29,7 +28,7 @@ def known_faults_stay(run: RunConfig, model: ModelSpec, stages: Sequence[StageRe
             model="model", tokenizer="model", source="data", tasks="mmlu", output="output", load=run.load,
             inputs={name: name for name in request.inputs},
         )  # fmt: skip
-        for mend in render(script, Site(run=better, model=model, paths=places), engine="mindspeed").mends:
+        for mend in faults_that_stay(script, Site(run=run, model=model, paths=places)):
             if (script.program, mend.flag) in told:
                 continue
             told.add((script.program, mend.flag))

@@ -136,6 +136,10 @@ SHORT_TIMEOUT = Habit(
     why="missing: ranks that start later than HCCL's 120 s would fail the run",
 )
 
+LLAMAS_TEMPLATE = Habit(
+    flag="--prompt-type", field="prompt_type", value="llama2", why="llama2 is no dialogue format of Qwen's; every other command has qwen"
+)
+
 TRAINING = (MISSING_CHECKPOINT, SEQUENCE_PARALLEL_ALONE, LOSS_SCALE, ONE_NODE_SHARES, TENSORBOARD, EXIT_SIGNAL)
 INFERENCE = (ROTARY_TWICE, MISSING_CHECKPOINT)
 

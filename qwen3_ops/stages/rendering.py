@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from qwen3_ops.config import Engine
 from qwen3_ops.stages.blanks import blanks
 from qwen3_ops.stages.dialects import in_dialect
-from qwen3_ops.stages.script import Script, Site, fill, mended
+from qwen3_ops.stages.script import Habit, Script, Site, fill, mended
 
 
 class Mend(BaseModel):
@@ -39,9 +40,6 @@ def render(script: Script, site: Site, *, engine: Engine) -> Rendered:
     """The flags of ``script`` for a run.
 
     The native engine speaks one dialect, that of 2.1.0; MindSpeed-LLM that of its version.
-
-    Raises:
-        BadInput: the version has no such script.
     """
     run = site.run
     script = script if engine == "native" else in_dialect(script, run.mindspeed_version)
@@ -49,12 +47,29 @@ def render(script: Script, site: Site, *, engine: Engine) -> Rendered:
     argv = fill(script.flags, known)
     mends: list[Mend] = []
     if run.fidelity == "mended":
-        mends += [Mend(flag=habit.flag, why=habit.why) for habit in script.habits if getattr(run, habit.field) != habit.value]
-        for fault in script.faults:
-            better = mended(argv, fault, site) if fault.applies(site) else argv
-            if better != argv or fault.told:
-                mends.append(Mend(flag=fault.flag, why=fault.why))
-            argv = better
+        argv, mends = _mended(script, site, argv)
+        mends = [*_told([habit for habit in script.habits if getattr(run, habit.field) != habit.value]), *mends]
     if engine == "native":
         argv += fill(script.native, known)
     return Rendered(script=script, argv=argv, mends=tuple(mends))
+
+
+def faults_that_stay(script: Script, site: Site) -> list[Mend]:
+    """What mended fidelity would change in ``script``, and the habits of the script that the run shares."""
+    script = in_dialect(script, site.run.mindspeed_version)
+    _, mends = _mended(script, site, fill(script.flags, blanks(site)))
+    return [*_told([habit for habit in script.habits if getattr(site.run, habit.field) == habit.value]), *mends]
+
+
+def _mended(script: Script, site: Site, argv: list[str]) -> tuple[list[str], list[Mend]]:
+    mends = []
+    for fault in script.faults:
+        better = mended(argv, fault, site) if fault.applies(site) else argv
+        if better != argv or fault.told:
+            mends.append(Mend(flag=fault.flag, why=fault.why))
+        argv = better
+    return argv, mends
+
+
+def _told(habits: Sequence[Habit]) -> list[Mend]:
+    return [Mend(flag=habit.flag, why=habit.why) for habit in habits]

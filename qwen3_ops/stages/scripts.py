@@ -94,6 +94,7 @@ PREPARE_OPENAI = Script(
         --input {source} --tokenizer-name-or-path {tokenizer} --output-prefix {prefix} --workers {workers} --log-interval 1000
         --tokenizer-type PretrainedFromHF --handler-name {handler_name} --prompt-type {prompt_type} {map_keys_flag}
     """,
+    habits=(faults.LLAMAS_TEMPLATE,),
 )
 
 PREPARE_PRETRAINING = Script(

@@ -116,4 +116,10 @@ def test_what_the_scripts_lack_is_told_in_runbook_fidelity(machine, pipeline):
     findings = machine.findings(pipeline, fidelity="runbook")
     told = {finding.values.removeprefix("fidelity = runbook: ") for finding in findings}
     assert FAULTS[pipeline] <= told
+    assert "--save-interval" not in told  # the recipe saves in between, whatever the fidelity
     assert all(finding.severity == "warn" and finding.consequence for finding in findings)
+
+
+def test_a_habit_that_a_run_shares_is_told_too(machine):
+    told = {finding.values for finding in machine.findings("lora_sft", fidelity="runbook", sequence_parallel=False)}
+    assert "fidelity = runbook: --sequence-parallel" in told
