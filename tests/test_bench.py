@@ -39,7 +39,17 @@ def test_a_missed_mark_is_said(capsys):
     run = Run(records=10, tokens=1000, wall=2.0, cpu=2.0, peak_mb=100)
     doubled = run.model_copy(update={"wall": 4.0, "peak_mb": 800})
     print_figures(
-        Figures(machine="m", tokenizer="t", prepared=run, doubled=doubled, start_up=run, bare_load=0.1, bare_wall=1.9, bare_cpu=1.9)
+        Figures(
+            machine="m",
+            tokenizer="t",
+            prepared=run,
+            doubled=doubled,
+            start_up=run,
+            plain=doubled,
+            bare_load=0.1,
+            bare_wall=1.9,
+            bare_cpu=1.9,
+        )
     )
     said = capsys.readouterr().out
     assert "wall time over the bare tokenizer's: 1.05 (reach: 1.3) reached" in said

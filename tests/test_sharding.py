@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from planned_model import request as request_for_data
 from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.errors import BadInput, ExitCode
 from qwen3_ops.execute import run_stage
@@ -14,33 +15,15 @@ from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.plan import make_plan, save_plan
 from qwen3_ops.sharding import joined_from, part_of, shards
 
-TOKENIZER = Path(__file__).parent / "data" / "data" / "tok512"
-
 
 @pytest.fixture
-def planned(tmp_path, monkeypatch):
-    """plan.json of a data set of 50 records."""
-    from qwen3_ops.recipes import tiny
-
-    model = tmp_path / "model"
-    model.mkdir()
-    for file in TOKENIZER.iterdir():
-        (model / file.name).write_bytes(file.read_bytes())
-    shape = {
-        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
-        "tie_word_embeddings": False, "max_position_embeddings": 512, "torch_dtype": "bfloat16", "hidden_act": "silu", "attention_bias": False,
-    }  # fmt: skip
-    (model / "config.json").write_text(json.dumps(shape))
-    (model / "model.safetensors").write_bytes(b"")
-    (tmp_path / "mmlu").mkdir()
-    (tmp_path / "mmlu" / "x_test.csv").write_text("q,1,2,3,4,A\n")
+def planned(tmp_path):
+    """The plan of a data set of 50 records."""
     records = [{"instruction": f"Count to {number}", "input": "", "output": "one " * number} for number in range(1, 51)]
-    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
-    request = {
-        **tiny().model_dump(), "recipe": "tiny", "model_dir": str(model), "input": str(tmp_path / "data.jsonl"), "map_keys": None,
-        "task_data_path": str(tmp_path / "mmlu"), "handler_name": "AlpacaStyleInstructionHandler", "prompt_type": "qwen",
-    }  # fmt: skip
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, records)) + "\n")
+    fields = {"input": str(data), "handler_name": "AlpacaStyleInstructionHandler", "prompt_type": "qwen"}
+    request = {**request_for_data(tmp_path), **fields}
 
     def plan(name: str, **fields):
         asked = {**request, "output_root": str(tmp_path / name), **fields}

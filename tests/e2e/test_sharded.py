@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from planned_model import request
 from qwen3_ops.artifacts import read_manifest, require_artifact
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +45,15 @@ def enwiki(tmp_path_factory) -> Path:
     return folder
 
 
-def run_dag(folder: Path, twin: Path, **conf: object) -> dict:
-    command = [sys.executable, "-c", RUN, str(ROOT), str(folder / "airflow"), str(twin), json.dumps({"recipe": "tiny", **conf})]
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Of one Airflow for all runs, with the model's folder."""
+    return tmp_path_factory.mktemp("home")
+
+
+def run_dag(home: Path, **conf: object) -> dict:
+    asked = {**request(home), "handler_name": "GeneralPretrainHandler", **conf}
+    command = [sys.executable, "-c", RUN, str(ROOT), str(home / "airflow"), str(home), json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -60,11 +68,11 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".bin", ".idx")}
 
 
-def test_parts_are_mapped_and_joined_into_the_bytes_of_one_run(tmp_path, twin, enwiki):
-    given = {"input": str(enwiki), "handler_name": "GeneralPretrainHandler", "map_keys": None}
-    whole = run_dag(tmp_path, twin, **given, output_root=str(tmp_path / "whole"))
+def test_parts_are_mapped_and_joined_into_the_bytes_of_one_run(tmp_path, home, enwiki):
+    given = {"input": str(enwiki), "map_keys": None}
+    whole = run_dag(home, **given, output_root=str(tmp_path / "whole"))
     assert (whole["state"], ["prepare_part", -1, "skipped"] in whole["tasks"]) == ("success", True)
-    parts = run_dag(tmp_path, twin, **given, output_root=str(tmp_path / "parts"), data_shards=SHARDS)
+    parts = run_dag(home, **given, output_root=str(tmp_path / "parts"), data_shards=SHARDS)
     assert parts["state"] == "success"
     assert [task for task in parts["tasks"] if task[0] == "prepare_part"] == [["prepare_part", index, "success"] for index in range(SHARDS)]
 
@@ -79,17 +87,17 @@ def test_parts_are_mapped_and_joined_into_the_bytes_of_one_run(tmp_path, twin, e
     assert all(read_manifest(Path(part.path)).key == part.key for part in manifest.inputs.values())
 
 
-def test_a_lost_part_is_made_again_and_only_it(tmp_path, twin, enwiki):
-    given = {"input": str(enwiki), "handler_name": "GeneralPretrainHandler", "output_root": str(tmp_path / "store"), "data_shards": 3}
-    run_dag(tmp_path, twin, **given)
+def test_a_lost_part_is_made_again_and_only_it(tmp_path, home, enwiki):
+    given = {"input": str(enwiki), "output_root": str(tmp_path / "store"), "data_shards": 3}
+    run_dag(home, **given)
     made = data_set(tmp_path / "store")
     before = files(made)
     parts = {Path(part.path): Path(part.path, "manifest.json").stat().st_mtime_ns for part in read_manifest(made).inputs.values()}
     lost = next(iter(parts))
     for folder in (made, lost):
         folder.rename(folder.with_name("away-" + folder.name))
-    assert run_dag(tmp_path, twin, **given)["state"] == "success"
+    assert run_dag(home, **given)["state"] == "success"
     assert files(data_set(tmp_path / "store").with_name(made.name)) == before
     assert {part for part, stamp in parts.items() if Path(part, "manifest.json").stat().st_mtime_ns != stamp} == {lost}
-    again = run_dag(tmp_path, twin, **given)  # all is there: no part is even looked at
+    again = run_dag(home, **given)  # all is there: no part is even looked at
     assert ["prepare_part", -1, "skipped"] in again["tasks"]

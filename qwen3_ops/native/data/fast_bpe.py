@@ -56,7 +56,7 @@ class FastBpe:
         reason = _unlike(content) or _unlike_tokens(added) or _unlike_entries(content["model"]["vocab"], backend)
         if reason is not None:
             raise BadInput(
-                "tiktoken can not stand in for this tokenizer", value=reason, source=path, remedy="Leave --tokenizer-backend out."
+                "tiktoken can not stand in for this tokenizer", value=reason, source=path, remedy="Give --tokenizer-backend tokenizers."
             )
         ranks = {bytes([_BYTES[character] for character in piece]): number for piece, number in content["model"]["vocab"].items()}
         specials = {token.content: number for number, token in added.items()}
@@ -80,7 +80,10 @@ class FastBpe:
         if joined.count(_SEPARATOR) != len(texts) - 1:  # no text at all, or one that holds it
             return self._reference(texts)
         if joined.isascii() or self._normalize(joined) == joined:
-            ids = self._encoding.encode_to_numpy(joined, allowed_special="all").tobytes()
+            try:
+                ids = self._encoding.encode_to_numpy(joined, allowed_special="all").tobytes()
+            except ValueError:  # its pattern gives up on a run of a million spaces
+                return self._reference(texts)
             return list(ids.split(_SEPARATOR_BYTES))
         if len(texts) == 1:
             return self._reference(texts)
@@ -98,7 +101,7 @@ class FastBpe:
             if ours != theirs:
                 raise BadInput(
                     "tiktoken gives other ids than tokenizers", value=ascii(text[:80]), source="--tokenizer-backend",
-                    remedy="Leave the flag out, and please report the text.",
+                    remedy="Give --tokenizer-backend tokenizers, and please report the text.",
                 )  # fmt: skip
 
 

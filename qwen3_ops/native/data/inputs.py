@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -67,3 +67,8 @@ def spans(files: Sequence[Path], *, shard: tuple[int, int] = (0, 1)) -> list[Spa
         if start < stop:
             found.append(Span(path=path, start=start, stop=stop))
     return found
+
+
+def size_of(parts: Iterable[Span]) -> int:
+    """Bytes."""
+    return sum(span.stop - span.start for span in parts)

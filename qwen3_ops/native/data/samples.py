@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
+from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.blocks import BlockBuilder, Encoded, Record, Rows, Sample
 from qwen3_ops.native.data.conversation import Turn, Unusable, check_text, is_unicode, render
 from qwen3_ops.native.data.flags import PreprocessFlags
@@ -16,6 +18,8 @@ from qwen3_ops.native.data.text_readers import Unreadable
 from qwen3_ops.native.data.tokenizer import INT32, Ids, Tokenizer, to_ids
 from qwen3_ops.native.data.turns import fit_turn
 
+_WORTH_TIKTOKEN = 4 << 20  # bytes of input that take tokenizers as long as it takes to load and to compare tiktoken
+
 
 class Rendered(NamedTuple):
     """A record as elements, and what is to be noted of it if it is written."""
@@ -26,16 +30,19 @@ class Rendered(NamedTuple):
     notes: Iterable[str]
 
 
-def open_tokenizer(flags: PreprocessFlags) -> tuple[Tokenizer, list[str]]:
-    """The tokenizer with the template taken over, and the tokens that its vocabulary was extended by.
+def open_tokenizer(flags: PreprocessFlags, *, size: int) -> tuple[Tokenizer, list[str]]:
+    """The tokenizer for an input of ``size`` bytes, with the template taken over; and the tokens its vocabulary was extended by.
 
     Raises:
-        BadInput: it can not be read, lacks the template's tokens, or ``--tokenizer-backend`` would not give its ids.
+        BadInput: it can not be read, lacks the template's tokens, or tiktoken was asked for and would not give its ids.
     """
     tokenizer = Tokenizer(flags.tokenizer_name_or_path)
     added = [] if flags.prompt_type is None else tokenizer.use_template(flags.prompt_type)
     if flags.tokenizer_backend == "tiktoken":
         tokenizer.use_tiktoken()
+    elif flags.tokenizer_backend == "auto" and size >= _WORTH_TIKTOKEN:
+        with suppress(BadInput):
+            tokenizer.use_tiktoken()
     return tokenizer, added
 
 

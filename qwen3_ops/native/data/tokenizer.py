@@ -97,6 +97,10 @@ class Tokenizer:
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [to_ids(encoding.ids) for encoding in encodings]
 
+    @property
+    def by_tiktoken(self) -> bool:
+        return self._fast is not None
+
     def use_tiktoken(self) -> None:
         """Encode batches by ``tiktoken`` from now on; the template is taken over before.
 

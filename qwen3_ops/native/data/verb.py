@@ -13,7 +13,7 @@ from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.blocks import First, Rows
 from qwen3_ops.native.data.closing import judge, publish, require_columns
 from qwen3_ops.native.data.flags import PreprocessFlags
-from qwen3_ops.native.data.inputs import Span, input_files, spans
+from qwen3_ops.native.data.inputs import Span, input_files, size_of, spans
 from qwen3_ops.native.data.ledger import Example, Ledger
 from qwen3_ops.native.data.parts import Part
 from qwen3_ops.native.data.readers import read_batches
@@ -36,11 +36,14 @@ def run(flags: PreprocessFlags, ctx: Context) -> Outcome:
         Infrastructure: the disk is full, or a worker process died.
     """
     files = input_files(flags.input)
-    tokenizer, added = open_tokenizer(flags)
+    share = spans(files, shard=flags.part)
+    tokenizer, added = open_tokenizer(flags, size=size_of(share))
+    if tokenizer.by_tiktoken:
+        ctx.events.log("token ids by tiktoken, compared with tokenizers at the start")
     warnings = _warnings(flags, tokenizer, added)
     recipe = Recipe.of(flags, tokenizer)
     part = Part(shard=flags.part, files=[path.name for path in files], recipe=recipe, ledger=Ledger(warnings=warnings))
-    job = _Job(flags, ctx, part, spans(files, shard=flags.part), tokenizer)
+    job = _Job(flags, ctx, part, share, tokenizer)
     prefix = flags.output_prefix
     with writing(prefix):
         prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -74,15 +77,17 @@ class _Job:
 
     def __init__(self, flags: PreprocessFlags, ctx: Context, part: Part, parts_of_files: list[Span], tokenizer: Tokenizer) -> None:
         self._flags, self._ctx, self._part, self._spans, self._tokenizer = flags, ctx, part, parts_of_files, tokenizer
-        self._size = sum(span.stop - span.start for span in parts_of_files)
+        self._size = size_of(parts_of_files)
 
     def write(self, prefix: Path) -> None:
         ledger, outputs = self._part.ledger, self._part.recipe.outputs_of_parts
         encoder = make_encoder(self._flags, self._tokenizer)
         count = processes(self._flags, size=self._size)
         with open_writers(prefix, outputs) as writers:
-            with closing(self._batches()) as batches, closing(encode_all(batches, self._flags, encoder, count=count)) as done:
-                for batch in done:
+            batches = self._batches()
+            encoded = encode_all(batches, self._flags, encoder, count=count, size=self._size)
+            with closing(batches), closing(encoded):
+                for batch in encoded:
                     ledger.join(batch.ledger)
                     for name, writer in writers.items():
                         writer.add_block(batch.blocks[name])

@@ -18,7 +18,8 @@ from qwen3_ops.native.data.flags import PreprocessFlags
 from qwen3_ops.native.data.samples import Encoder, make_encoder, open_tokenizer
 
 WORTH_A_PROCESS = 32 << 20  # bytes of input: about five times the work that it costs to start one
-_THREADS = 2  # one batch is rendered while the tokenizer, outside the interpreter's lock, works on another
+_CORES_A_PROCESS = 2
+_THREADS = 3  # while the tokenizer, outside the interpreter's lock, works on one batch, the next one waits and a third is rendered
 
 
 def processes(flags: PreprocessFlags, *, size: int) -> int:
@@ -26,7 +27,7 @@ def processes(flags: PreprocessFlags, *, size: int) -> int:
 
     A single process keeps two cores busy; on two, a second one only costs its own start.
     """
-    return max(1, min(flags.workers, cores() // _THREADS, size // WORTH_A_PROCESS))
+    return max(1, min(flags.workers, cores() // _CORES_A_PROCESS, size // WORTH_A_PROCESS))
 
 
 def cores() -> int:
@@ -34,13 +35,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def encode_all(batches: Iterable[Rows], flags: PreprocessFlags, encoder: Encoder, *, count: int) -> Generator[Encoded, None, None]:
+def encode_all(
+    batches: Iterable[Rows], flags: PreprocessFlags, encoder: Encoder, *, count: int, size: int
+) -> Generator[Encoded, None, None]:
     """What becomes of each batch, in order; the same for any ``count`` of processes. To be closed after use.
 
     Raises:
         Infrastructure: a worker process died.
     """
-    executor: Executor = ThreadPoolExecutor(_THREADS) if count == 1 else _processes(flags, count)
+    executor: Executor = ThreadPoolExecutor(_THREADS) if count == 1 else _processes(flags, count, size)
     encode = encoder.encode if count == 1 else _encode
     under_way: deque[Future[Encoded]] = deque()
     try:
@@ -58,24 +61,24 @@ def encode_all(batches: Iterable[Rows], flags: PreprocessFlags, encoder: Encoder
         executor.shutdown(cancel_futures=True)
 
 
-def _processes(flags: PreprocessFlags, count: int) -> Executor:
+def _processes(flags: PreprocessFlags, count: int, size: int) -> Executor:
     # A forked copy of a process with threads may never wake up, hence new interpreters.
     context = multiprocessing.get_context("spawn")
     threads = max(1, cores() // count)
-    return ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(flags, threads))
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(flags, size, threads))
 
 
 _encoder: Encoder
 """Of this worker process."""
 
 
-def _start(flags: PreprocessFlags, threads: int) -> None:
+def _start(flags: PreprocessFlags, size: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by the tokenizer library when it first needs threads
     global _encoder  # noqa: PLW0603
-    tokenizer, _ = open_tokenizer(flags)
+    tokenizer, _ = open_tokenizer(flags, size=size)
     _encoder = make_encoder(flags, tokenizer)
 
 
