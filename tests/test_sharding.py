@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def test_parts_and_join_make_the_artifact_of_one_run(planned):
     assert read_manifest(Path(joined.output)).verb == "merge-data"
     assert run_stage(plan_json, "prepare_dataset") == ExitCode.DONE  # found, not made again
     assert read_manifest(Path(joined.output)).verb == "merge-data"
+
+
+def test_a_lost_part_is_made_again_and_only_it(planned):
+    plan_json = save_plan(plan := planned("parts", data_shards=2))
+    for how in ({"part": "0/2"}, {"part": "1/2"}, {"join": 2}):
+        assert run_stage(plan_json, "prepare_dataset", **how) == ExitCode.DONE
+    stage = plan.stage("prepare_dataset")
+    before = files(stage.output)
+    lost, kept = (Path(part_of(stage, shard).output) for shard in shards(2))
+    stamp = (kept / "manifest.json").stat().st_mtime_ns
+    for folder in (lost, Path(stage.output)):
+        shutil.rmtree(folder)
+    for how in ({"part": "0/2"}, {"part": "1/2"}, {"join": 2}):
+        assert run_stage(plan_json, "prepare_dataset", **how) == ExitCode.DONE
+    assert files(stage.output) == before
+    assert (kept / "manifest.json").stat().st_mtime_ns == stamp
 
 
 def test_a_join_of_parts_that_are_not_all_there_is_refused(planned, capsys):

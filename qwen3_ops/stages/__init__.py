@@ -57,6 +57,7 @@ STAGES: Mapping[str, Stage] = {
         script=lambda run: scripts.PREPARE_PRETRAINING if is_pretraining(run) else scripts.PREPARE_DATASET,
         inputs={},
         kind="dataset",
+        version=2,
     ),
     "train_full": Stage(
         verb="train",

@@ -56,7 +56,7 @@ def run_dag(home: Path, **conf: object) -> dict:
     command = [sys.executable, "-c", RUN, str(ROOT), str(home / "airflow"), str(home), json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return {**json.loads(done.stdout.splitlines()[-1]), "said": done.stdout[-3000:] + done.stderr[-6000:]}
 
 
 def data_set(store: Path) -> Path:
@@ -73,7 +73,7 @@ def test_parts_are_mapped_and_joined_into_the_bytes_of_one_run(tmp_path, home, e
     whole = run_dag(home, **given, output_root=str(tmp_path / "whole"))
     assert (whole["state"], ["prepare_part", -1, "skipped"] in whole["tasks"]) == ("success", True)
     parts = run_dag(home, **given, output_root=str(tmp_path / "parts"), data_shards=SHARDS)
-    assert parts["state"] == "success"
+    assert parts["state"] == "success", parts["said"]
     assert [task for task in parts["tasks"] if task[0] == "prepare_part"] == [["prepare_part", index, "success"] for index in range(SHARDS)]
 
     one, joined = data_set(tmp_path / "whole"), data_set(tmp_path / "parts")
@@ -96,7 +96,8 @@ def test_a_lost_part_is_made_again_and_only_it(tmp_path, home, enwiki):
     lost = next(iter(parts))
     for folder in (made, lost):
         folder.rename(folder.with_name("away-" + folder.name))
-    assert run_dag(home, **given)["state"] == "success"
+    again = run_dag(home, **given)
+    assert again["state"] == "success", again["said"]
     assert files(data_set(tmp_path / "store").with_name(made.name)) == before
     assert {part for part, stamp in parts.items() if Path(part, "manifest.json").stat().st_mtime_ns != stamp} == {lost}
     again = run_dag(home, **given)  # all is there: no part is even looked at

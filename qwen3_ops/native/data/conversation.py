@@ -74,10 +74,10 @@ def render(conversation: Conversation, template: Template) -> list[Turn]:
         content = prompt.content
         if index == 0 and opening is not None:
             system = _fill(template.system, opening)
-            if template.system_in_user:
-                content = "".join(slot for slot in system if isinstance(slot, str)) + content
-            else:
+            if not template.system_in_user:
                 source += system
+            elif prompt.role == "user":  # in front of a tool's result the original loses it
+                content = "".join(slot for slot in system if isinstance(slot, str)) + content
         source += _message(template, prompt.role, content, index, notes)
         text = answer.content
         if template.thought:
@@ -112,7 +112,8 @@ def _message(template: Template, role: Role, content: str, index: int, notes: li
         return tuple(
             slot.replace("{{name}}", name).replace("{{arguments}}", arguments) if isinstance(slot, str) else slot for slot in slots
         )
-    return _fill(slots, content, turn=index // 2 if role == "user" else None)
+    counted = role == "user" and not template.system_in_user
+    return _fill(slots, content, turn=index // 2 if counted else None)
 
 
 def _fill(slots: Slots, content: str, *, turn: int | None = None) -> Slots:

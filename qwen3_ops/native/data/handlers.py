@@ -80,13 +80,17 @@ def from_sharegpt(record: Record, columns: Columns, tags: Tags) -> Conversation:
     system: Any = _value(record, columns["system"])
     if tags.system_tag is not None and messages[0].get(tags.role_tag) == tags.system_tag:
         system, messages = messages[0].get(tags.content_tag), messages[1:]
-    prompts, answers = _roles(tags)
+    roles = _roles(tags)
+    places = (tags.user_tag, tags.observation_tag), (tags.assistant_tag, tags.function_tag)
     notes: list[str] = []
     kept: list[Message] = []
     for index, message in enumerate(messages):
-        role = (answers if index % 2 else prompts).get(str(message.get(tags.role_tag)))
+        name = message.get(tags.role_tag)
+        role = roles.get(name) if name in places[index % 2] else None
         if role is None:
             raise Unusable("roles out of turn")
+        if name is None:
+            notes.append(f"a message without a role: taken as {role}")
         content = message.get(tags.content_tag)
         if content is None:
             notes.append("a message without content: left out")
@@ -97,11 +101,12 @@ def from_sharegpt(record: Record, columns: Columns, tags: Tags) -> Conversation:
     return Conversation(tuple(kept), notes, _text(system or "", "the system text"), _value(record, columns["tools"]))
 
 
-def _roles(tags: Tags) -> tuple[Mapping[str | None, Role], Mapping[str | None, Role]]:
-    """Roles by their name in the data: at even places, at odd ones."""
-    prompts: dict[str | None, Role] = {tags.observation_tag: "observation", tags.user_tag: "user"}
-    answers: dict[str | None, Role] = {tags.function_tag: "function", tags.assistant_tag: "assistant"}
-    return prompts, answers
+def _roles(tags: Tags) -> Mapping[str | None, Role | None]:
+    """Roles by their name in the data. A name that two have is the later one's, and so is having none: the original's rule."""
+    return {
+        tags.user_tag: "user", tags.assistant_tag: "assistant", tags.observation_tag: "observation", tags.function_tag: "function",
+        tags.system_tag: None,
+    }  # fmt: skip
 
 
 def _value(record: Record, column: str | None) -> Any:

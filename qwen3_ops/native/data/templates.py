@@ -46,7 +46,7 @@ class Template:
         observation: None = as ``user``.
         stop_words: made special tokens; the first becomes EOS with ``replace_eos``.
         efficient_eos: EOS is trained between turns and stands once, at the end.
-        system_in_user: the system text is put in front of the first user's content (llama2).
+        system_in_user: the system text is put in front of the first user's content, and turns are not counted (llama2).
         thought: put behind the last user's or observation's text, before the answer.
         tools: how tools are told: as ``Action:`` lines, as Qwen3 does, or not at all (None).
         own: of the Qwen family: a tokenizer without its markers is a mix-up, not a choice.

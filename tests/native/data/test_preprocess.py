@@ -203,3 +203,23 @@ def test_memory_does_not_grow_with_the_input(write, tmp_path, tokenizer_dir):
         return int(done.stdout.split()[-1])
 
     assert peak(6_000) < 1.1 * peak(1_500)
+
+
+def test_a_message_without_a_role_is_of_the_last_kind_that_has_no_name(preprocess, write):
+    """The original's rule where tags leave a name out; where that is the system's, it crashes."""
+    messages = [{"role": "user", "content": "q"}, {"role": None, "content": "r"}]
+    path = write("a.jsonl", json.dumps({"messages": messages}))
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+
+    def run(**more):
+        keys = json.dumps({"messages": "messages", "tags": {**tags, **more}})
+        argv = ["--input", str(path), "--handler-name", "SharegptStyleInstructionHandler", "--prompt-type", "qwen", "--map-keys", keys]
+        return preprocess(argv).ledger()
+
+    ledger = run(system_tag="system")
+    assert list(ledger["notes"]) == [
+        "a message without a role: taken as function",
+        "function call without name and arguments: written empty",
+    ]
+    with pytest.raises(BadInput, match="no record is left"):
+        run()

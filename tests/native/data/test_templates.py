@@ -96,6 +96,13 @@ def test_only_the_first_placeholder_is_filled():
     assert _text(Conversation(notes=[], messages=messages), "default", "") == "Human: {{content}} 0 {{idx}}\nAssistant:{{idx}}"
 
 
+def test_llama2_counts_no_turns_and_puts_the_system_text_before_a_user_only():
+    asked = _messages(("user", "a {{idx}}"), ("assistant", "b"))
+    assert "[INST] <<SYS>>\ns\n<</SYS>>\n\na {{idx}} [/INST]" in [*render(Conversation(asked, [], "s"), TEMPLATES["llama2"])[0].source]
+    observed = _messages(("observation", "a"), ("assistant", "b"))
+    assert render(Conversation(observed, [], "s"), TEMPLATES["llama2"])[0].source[-1] == "[INST] a [/INST]"
+
+
 @pytest.mark.parametrize("prompt_type", ["qwen", "qwen3", "chatml", "default", "llama2"])
 def test_nothing_is_missing(tokenizer_dir, prompt_type):
     assert missing_tokens(tokenizer_dir, prompt_type) == []
