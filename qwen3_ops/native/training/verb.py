@@ -62,8 +62,8 @@ def check_world(flags: FLAGS, world: World) -> None:
 
 
 def _train(flags: FLAGS, world: World, events: Events) -> Outcome:
+    refuse_overwriting(flags)
     if world.first:
-        refuse_overwriting(flags)
         remove_leftovers(flags)
     choose_threads(flags.model_spec())
     splits = open_splits(flags, events)

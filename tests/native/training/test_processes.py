@@ -19,6 +19,7 @@ from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.errors import ExitCode
 from qwen3_ops.events import read_events
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker
+from qwen3_ops.native.checkpoint.tracker import TRACKER
 from qwen3_ops.native.training.flags import FLAGS
 from ranks import Ended, Moment, train_together
 
@@ -88,7 +89,9 @@ def test_checkpoints_are_those_of_one_process(
 
 
 def test_going_on_is_bit_identical_and_by_any_number_of_processes(train: Train, short: list[str], edit: Any, tmp_path: Path) -> None:
+    """With a validation before each save."""
     whole, parts, alone = tmp_path / "whole", tmp_path / "parts", tmp_path / "alone"
+    short = edit.changed(short, split="80,20,0", eval_interval=2, eval_iters=1)
     ended_well(train_together([*edit.changed(short, save=whole), *FSDP], size=2, folder=tmp_path / "out"))
     stopped = train_together([*edit.changed(short, save=parts, exit_interval=2), *FSDP], size=2, folder=tmp_path / "out")
     assert [rank.code for rank in stopped] == [ExitCode.INTERRUPTED] * 2, stopped[0].said
@@ -105,6 +108,14 @@ def test_sigterm_to_one_process_stops_all(short: list[str], edit: Any, tmp_path:
     ranks = train_together(edit.changed(short, save=save), size=2, folder=tmp_path / "out", moment=asked)
     assert [rank.code for rank in ranks] == [ExitCode.INTERRUPTED] * 2, ranks[0].said
     assert read_tracker(save) == 1
+
+
+def test_all_refuse_to_write_over_a_run(short: list[str], edit: Any, tmp_path: Path) -> None:
+    save = tmp_path / "save"
+    save.mkdir()
+    (save / TRACKER).write_text("2")
+    ranks = train_together(edit.changed(short, save=save), size=2, folder=tmp_path / "out")
+    assert [rank.code for rank in ranks] == [ExitCode.BAD_INPUT] * 2, ranks[1].said
 
 
 def test_a_save_that_fails_ends_all(short: list[str], edit: Any, tmp_path: Path) -> None:
