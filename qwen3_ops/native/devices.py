@@ -30,8 +30,9 @@ def pick_device(local_rank: int = 0) -> torch.device:
         )
     kind = torch.accelerator.current_accelerator()
     assert kind is not None
-    torch.accelerator.set_device_index(local_rank)
-    return torch.device(kind.type, local_rank)
+    device = torch.device(kind.type, local_rank)
+    torch.get_device_module(device).set_device(device)
+    return device
 
 
 def peak_memory(device: torch.device) -> int:

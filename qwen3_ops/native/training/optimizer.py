@@ -74,7 +74,7 @@ class MixedPrecisionAdamW:
 
     def gradient_norm(self) -> Tensor:
         """L2 norm over the gradients of all trainable parameters, fp32 scalar."""
-        return whole(torch.nn.utils.get_total_norm(self._gradients()))
+        return whole(torch.nn.utils.get_total_norm(list(self._gradients())))
 
     def step(self, lr: float, *, norm: Tensor) -> None:
         """Clip by ``norm`` (factor clip / (norm + 1e-6) where that is below 1), step, and forget the gradients."""
