@@ -14,6 +14,7 @@ from qwen3_airflow.runtimes import get_runtime
 from qwen3_airflow.runtimes.base import Job, Runtime
 from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.errors import BadInput
+from qwen3_ops.forecast.summary import summary
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.plan import load_plan, make_plan, save_plan
 from qwen3_ops.preflight import needs_npus
@@ -51,6 +52,8 @@ class PlanOperator(BaseOperator):
             self.log.warning("%s", finding)
         for stage in plan.stages:
             self.log.info("%s: %s, %s %s", stage.name, stage.title, "reuse" if stage.reused else "make", stage.output)
+        for row in summary(plan.forecast, plan.config) if plan.forecast else ():
+            self.log.info("%s: %s (%s)", *row)
         return {"plan": str(save_plan(plan))}
 
 

@@ -1,4 +1,4 @@
-"""What a run will take: device memory, host memory, disk, time. Arithmetic only."""
+"""What a run will take: device memory, host memory, disk, time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from qwen3_ops.config import RunConfig
 from qwen3_ops.forecast.disk import artifact_bytes
 from qwen3_ops.forecast.host import conversion_memory, native_training_memory
 from qwen3_ops.forecast.kinds import kind_of
+from qwen3_ops.forecast.measured import step_time
 from qwen3_ops.forecast.memory import DeviceMemory, device_memory
 from qwen3_ops.forecast.schedule import Schedule, schedule
 from qwen3_ops.model import ModelSpec
@@ -46,7 +47,7 @@ def forecast(run: RunConfig, model: ModelSpec, stages: Sequence[StageRequest]) -
         other_conversion_memory=conversion_memory(model, engine="mindspeed" if run.cpu_engine == "native" else "native"),
         training_memory=native_training_memory(run, model, kind=kind) if kind and not on_devices else None,
         artifacts={stage.name: artifact_bytes(run, model, stage.stage) for stage in stages},
-        schedule=schedule(run, model) if kind else None,
+        schedule=schedule(run, model, step=step_time(run, stages)) if kind else None,
     )
 
 

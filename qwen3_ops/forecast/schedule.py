@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from qwen3_ops.config import RunConfig
+from qwen3_ops.forecast.measured import StepTime
 from qwen3_ops.layout import data_parallel_size, world_size
 from qwen3_ops.model import ModelSpec
 
@@ -14,7 +15,8 @@ class Schedule(BaseModel):
 
     Attributes:
         bubble: share of a step in which a device waits for the pipeline.
-        seconds: of the whole training; None where no step was measured.
+        step: a step's time; None where it is not known.
+        seconds: of the whole training.
         device_hours: seconds times devices.
     """
 
@@ -25,18 +27,20 @@ class Schedule(BaseModel):
     bubble: float
     tokens_per_step: int
     steps: int
+    step: StepTime | None
     seconds: float | None
     device_hours: float | None
 
 
-def schedule(run: RunConfig, model: ModelSpec) -> Schedule:
-    seconds = None if run.step_seconds is None else run.step_seconds * run.train_iters
+def schedule(run: RunConfig, model: ModelSpec, *, step: StepTime | None) -> Schedule:
+    seconds = None if step is None else step.seconds * run.train_iters
     return Schedule(
         data_parallel_size=data_parallel_size(run),
         micro_batches=micro_batches(run),
         bubble=bubble(run, model),
         tokens_per_step=run.global_batch_size * run.seq_length,
         steps=run.train_iters,
+        step=step,
         seconds=seconds,
         device_hours=None if seconds is None else seconds * world_size(run) / 3600,
     )

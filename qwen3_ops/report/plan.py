@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from qwen3_ops.config import RunConfig
-from qwen3_ops.events import format_seconds
 from qwen3_ops.findings import Finding
 from qwen3_ops.forecast import Forecast
 from qwen3_ops.forecast.memory import GIB
+from qwen3_ops.forecast.summary import summary
 from qwen3_ops.forecast.sweep import Candidate
 from qwen3_ops.plan import Plan
 
@@ -109,31 +109,8 @@ def _print_findings(console: Console, findings: Sequence[Finding]) -> None:
 
 def _print_forecast(console: Console, forecast: Forecast, config: RunConfig) -> None:
     table = Table("forecast", Column("", justify="right"), "")
-    device = forecast.device_memory
-    if device is not None:
-        parts = {"weights": device.weights, "gradients": device.gradients, "optimizer": device.optimizer}
-        parts |= {"activations": device.activations, "logits": device.logits, "runtime": device.runtime}
-        detail = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size)
-        table.add_row("device memory", f"{device.total / GIB:.1f} GiB", f"of {config.device_memory:g}; stage {device.stage}: {detail}")
-    if forecast.training_memory is not None:
-        table.add_row("host memory, training", f"{forecast.training_memory / 1e9:.1f} GB", "native engine; activations come on top")
-    other = "native" if config.cpu_engine == "mindspeed" else "mindspeed"
-    table.add_row(
-        "host memory, conversion",
-        f"{forecast.conversion_memory / 1e9:.1f} GB",
-        f"{config.cpu_engine} engine; {other} would take {forecast.other_conversion_memory / 1e9:.1f} GB",
-    )
-    table.add_row("disk", f"{sum(forecast.artifacts.values()) / 1e9:.1f} GB", "all artifacts, a training's kept checkpoints among them")
-    schedule = forecast.schedule
-    if schedule is not None:
-        table.add_row(
-            "pipeline bubble", f"{schedule.bubble:.1%}", f"{schedule.micro_batches} micro batches, DP{schedule.data_parallel_size}"
-        )
-        table.add_row("tokens", f"{schedule.tokens_per_step * schedule.steps / 1e6:.0f} M", f"at most; {schedule.steps} steps")
-        if schedule.seconds is None or schedule.device_hours is None:
-            table.add_row("time", "unknown", "measure a step and set step_seconds")
-        else:
-            table.add_row("time", format_seconds(schedule.seconds), f"{schedule.device_hours:.1f} device hours")
+    for row in summary(forecast, config):
+        table.add_row(*row)
     console.print(table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qwen3_ops.forecast.disk import artifact_bytes
+from qwen3_ops.forecast.measured import StepTime
 from qwen3_ops.forecast.memory import GIB, device_memory, layer_activations, longest_sequence
 from qwen3_ops.forecast.parameters import shares
 from qwen3_ops.forecast.schedule import schedule
@@ -19,7 +20,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "planning.md").read_text()
 def test_the_worked_example():
     full, lora, model = production("14B", "full"), production("14B", "lora"), released("Qwen3-14B")
     memory = device_memory(full, model, lora=False)
-    training = schedule(full.model_copy(update={"step_seconds": 12}), model)
+    training = schedule(full, model, step=StepTime(seconds=12, source="step_seconds"))
     for text in (
         f"{shares(full, model, lora=False)[1].weights / 1e9:.2f} G. The first stage",
         f"{shares(full, model, lora=False)[0].weights / 1e9:.2f} G × (2 + 4 + 12) bytes = {(memory.standing - memory.runtime) / GIB:.1f} GiB",

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3_ops.forecast.host import conversion_memory
+from qwen3_ops.forecast.measured import StepTime
 from qwen3_ops.forecast.memory import GIB, device_memory, layer_activations
 from qwen3_ops.forecast.parameters import adapter_parameters, shares
 from qwen3_ops.forecast.schedule import bubble, micro_batches, schedule
@@ -134,10 +135,10 @@ def test_the_bubble_shrinks_with_micro_batches(changes):
 
 def test_the_runbooks_bubble_and_time():
     """PP4, 16 micro batches: 3 of 19 parts. 1000 steps of 12 s on 8 devices."""
-    told = schedule(run(step_seconds=12), spec())
+    told = schedule(run(), spec(), step=StepTime(seconds=12, source="step_seconds"))
     assert told.bubble == pytest.approx(3 / 19)
     assert (told.seconds, told.device_hours) == (12000, pytest.approx(12000 * 8 / 3600))
-    assert schedule(run(), spec()).seconds is None
+    assert schedule(run(), spec(), step=None).seconds is None
 
 
 def test_virtual_stages_shorten_the_bubble():
