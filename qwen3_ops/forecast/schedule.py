@@ -17,7 +17,7 @@ class Schedule(BaseModel):
         bubble: share of a step in which a device waits for the pipeline.
         step: a step's time; None where it is not known.
         seconds: of the whole training.
-        device_hours: seconds times devices.
+        device_hours: seconds times devices; the native engine is one process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +42,7 @@ def schedule(run: RunConfig, model: ModelSpec, *, step: StepTime | None) -> Sche
         steps=run.train_iters,
         step=step,
         seconds=seconds,
-        device_hours=None if seconds is None else seconds * world_size(run) / 3600,
+        device_hours=None if seconds is None else seconds * (1 if run.engine == "native" else world_size(run)) / 3600,
     )
 
 
@@ -57,5 +57,7 @@ def bubble(run: RunConfig, model: ModelSpec) -> float:
     Narayanan et al. 2021, section 2.2: the bubble is (p - 1)/(v m) of the time without it.
     """
     pp, chunk = run.pipeline_model_parallel_size, run.num_layers_per_virtual_pipeline_stage
+    if run.engine == "native":
+        return 0.0  # the layout is that of its checkpoints only
     chunks = model.num_layers / pp / chunk if chunk else 1.0
     return (pp - 1) / (chunks * max(1, micro_batches(run)) + pp - 1)

@@ -29,10 +29,11 @@ def summary(forecast: Forecast, config: RunConfig) -> list[tuple[str, str, str]]
     )
     rows.append(("disk", f"{sum(forecast.artifacts.values()) / 1e9:.1f} GB", "all artifacts, a training's kept checkpoints among them"))
     schedule = forecast.schedule
-    if schedule is not None:
+    if schedule is not None and config.engine == "mindspeed":
         rows.append(
             ("pipeline bubble", f"{schedule.bubble:.1%}", f"{schedule.micro_batches} micro batches, DP{schedule.data_parallel_size}")
         )
+    if schedule is not None:
         rows.append(("tokens", f"{schedule.tokens_per_step * schedule.steps / 1e6:.0f} M", f"at most; {schedule.steps} steps"))
         if schedule.step is None or schedule.seconds is None or schedule.device_hours is None:
             rows.append(("time", "unknown", "no such training was measured below output_root; set step_seconds"))

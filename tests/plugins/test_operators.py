@@ -239,7 +239,7 @@ def test_the_plan_sees_unknown_keys_of_conf_and_params_that_conf_overrides(monke
 
     def make_plan(request, *, stages, run_id):
         seen.update(request=dict(request), stages=stages, run_id=run_id)
-        return SimpleNamespace(config=tiny(), findings=[], stages=[])
+        return SimpleNamespace(config=tiny(), findings=[], stages=[], forecast=None)
 
     monkeypatch.setattr(operators, "make_plan", make_plan)
     monkeypatch.setattr(operators, "save_plan", lambda plan: Path("/runs/r/plan.json"))
@@ -279,7 +279,7 @@ def test_run_ids_become_folder_names_that_stay_apart():
 
 
 def test_a_dag_that_maps_no_parts_refuses_them(monkeypatch):
-    asked = SimpleNamespace(config=tiny().model_copy(update={"data_shards": 4}), findings=[], stages=[])
+    asked = SimpleNamespace(config=tiny().model_copy(update={"data_shards": 4}), findings=[], stages=[], forecast=None)
     monkeypatch.setattr(operators, "make_plan", lambda request, *, stages, run_id: asked)
     with DAG("d", schedule=None):
         plan = PlanOperator()
