@@ -44,12 +44,13 @@ class SafetensorsFile:
             header = json.loads(self._file.read(_LENGTH.size, length))
             header.pop("__metadata__", None)
             self._entries = {name: self._entry(name, entry) for name, entry in header.items()}
+            self._check_places()
             self.specs: Mapping[str, TensorSpec] = {name: spec for name, (spec, _) in self._entries.items()}
         except FileNotFoundError as error:
             raise BadInput("a weights file is missing", value=path, remedy="Copy the whole model folder.") from error
         except OSError as error:
             raise BadInput("the weights file can not be read", value=error, source=path) from error
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise BadInput("the weights file is truncated or damaged", value=error, source=path, remedy="Copy it again.") from error
 
     def tensor(self, name: str) -> Tensor:
@@ -72,9 +73,19 @@ class SafetensorsFile:
         if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
             raise ValueError(f"the header's entry of {name}")
         spec = TensorSpec(dtype, shape)
-        if end - begin != spec.nbytes or self._start + end > self._file.size:
-            raise ValueError(f"{name} reaches beyond the file")
+        if end - begin != spec.nbytes:
+            raise ValueError(f"{name} has {end - begin} bytes, not {spec.nbytes}")
         return spec, self._start + begin
+
+    def _check_places(self) -> None:
+        """One tensor behind the other, up to the file's end."""
+        at = self._start
+        for name, (spec, start) in sorted(self._entries.items(), key=lambda item: (item[1][1], item[1][0].nbytes)):
+            if start != at:
+                raise ValueError(f"{name} does not begin where the tensor before it ends")
+            at += spec.nbytes
+        if at != self._file.size:
+            raise ValueError(f"the file has {self._file.size} bytes, its tensors end at {at}")
 
 
 class SafetensorsWriter:

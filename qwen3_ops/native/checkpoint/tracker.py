@@ -8,6 +8,7 @@ from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.errors import BadInput
 
 TRACKER = "latest_checkpointed_iteration.txt"
+_DIGITS = 18  # of an iteration; Python refuses to read thousands of them
 
 
 def read_tracker(folder: Path) -> int | None:
@@ -25,8 +26,8 @@ def read_tracker(folder: Path) -> int | None:
         raise BadInput("the checkpoint's tracker can not be read", value=error, source=path) from error
     if text == "release":
         return 0
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise BadInput("the checkpoint's tracker holds no iteration", value=repr(text), source=path)
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) > 0):
+        raise BadInput("the checkpoint's tracker holds no iteration", value=repr(text[:40]), source=path)
     return int(text)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
@@ -153,6 +154,13 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("a storage is described in an unknown way")
 
 
+def _check_memo(data: bytes) -> None:
+    """A place in the memo beyond the number of instructions: a few bytes that make Python take gigabytes of memory."""
+    for instruction, place, _ in pickletools.genops(data):
+        if instruction.name in ("PUT", "LONG_BINPUT") and place is not None and place > len(data):
+            raise pickle.UnpicklingError(f"memo {place} in a pickle of {len(data)} bytes")
+
+
 def unpickle(data: bytes) -> dict[str, Any]:
     """The top-level dictionary of a checkpoint's ``data.pkl``; ``args`` is a plain Namespace.
 
@@ -160,6 +168,7 @@ def unpickle(data: bytes) -> dict[str, Any]:
         pickle.UnpicklingError: not a checkpoint's pickle, or one that names anything else.
     """
     try:
+        _check_memo(data)
         content = _Unpickler(io.BytesIO(data)).load()
     except pickle.UnpicklingError:
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_missing_tracker(mg, tmp_path, convert):
     refused(convert, tmp_path / "out", "there is no checkpoint", load="mg", save="mg", load_dir=mg)
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "latest", "1.5"])
+@pytest.mark.parametrize("text", ["", "0", "-3", "latest", "1.5", "9" * 5000])
 def test_wrong_tracker(mg, text):
     (mg / TRACKER).write_text(text)
     with pytest.raises(BadInput, match="tracker"):
@@ -162,6 +163,23 @@ def test_truncated_and_missing_safetensors(hf, tmp_path, convert):
         refused(convert, tmp_path / "out", "truncated or damaged", load="hf", save="mg", load_dir=hf)
     (hf / "model.safetensors").unlink()
     refused(convert, tmp_path / "out", "no safetensors", load="hf", save="mg", load_dir=hf)
+
+
+def test_damaged_safetensors_headers(hf, tmp_path, convert):
+    """What the library itself refuses: tensors that overlap, leave gaps or bytes over, and headers that are no table."""
+    data = (hf / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    begin, end = header["model.norm.weight"]["data_offsets"]
+    changes = [
+        json.dumps({**header, "model.norm.weight": {**header["model.norm.weight"], "data_offsets": offsets}}).encode()
+        for offsets in ([0, end - begin], [begin - 2, end - 2], [begin + 10**9, end + 10**9], [-2, end - begin - 2])
+    ]
+    for text in (*changes, b"[]", b"{", b"[" * 100_000, b"\xff\xfe"):
+        (hf / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+        refused(convert, tmp_path / "out", "truncated or damaged", load="hf", save="mg", load_dir=hf)
+    (hf / "model.safetensors").write_bytes(data + b"xx")
+    refused(convert, tmp_path / "out", "truncated or damaged", load="hf", save="mg", load_dir=hf)
 
 
 def test_index_that_leaves_its_folder(hf, tmp_path, convert):
