@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import SKELETON, TestEngine, engine_url, import_skeleton, system_mounts
+from engine import SKELETON, TestEngine, engine_url, import_skeleton, package_dir, system_mounts
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes.base import Job
 from qwen3_airflow.runtimes.docker import DockerRuntime
@@ -45,7 +45,12 @@ def root(tmp_path: Path, engine: TestEngine) -> Iterator[Path]:
 @pytest.fixture
 def profile(root: Path) -> HostProfile:
     return HostProfile(
-        image=SKELETON, driver_mounts=tuple(system_mounts()), data_roots=(str(root),), python=sys.executable, control_devices=()
+        image=SKELETON,
+        driver_mounts=tuple(system_mounts()),
+        package_dir=package_dir(),
+        data_roots=(str(root),),
+        python=sys.executable,
+        control_devices=(),
     )
 
 

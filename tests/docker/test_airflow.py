@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from airflow_server import AirflowServer
-from engine import SKELETON, TestEngine, system_mounts
+from engine import SKELETON, TestEngine, package_dir, system_mounts
 from qwen3_airflow.ascend.hook import DEFAULT_CONN_ID
 from qwen3_ops.pipelines import LORA_SFT
 from waiting import wait_for
@@ -32,7 +32,12 @@ def server(engine: TestEngine, folder: Path):
     dags.mkdir()
     for source in (ROOT / "dags" / "qwen3_lora_sft.py", Path(__file__).parent / "dags" / "light.py"):
         (dags / source.name).symlink_to(source)
-    profile = {"driver_mounts": system_mounts(), "python": sys.executable, "environment": {"OMP_NUM_THREADS": "1"}}
+    profile = {
+        "driver_mounts": system_mounts(),
+        "package_dir": package_dir(),
+        "python": sys.executable,
+        "environment": {"OMP_NUM_THREADS": "1"},
+    }
     extra = {"recipe": "cpu", "image": SKELETON, "data_roots": [str(folder)], "profile": profile}
     connection = json.dumps({"conn_type": "ascend", "host": engine.url, "extra": extra})
     server = AirflowServer(

@@ -20,7 +20,6 @@ RESTART_VARIABLE = "QWEN3_OPS_TEST_ENGINE"
 
 PIDFILE_VARIABLE = "QWEN3_OPS_TEST_ENGINE_PIDFILE"
 SKELETON = "qwen3-ops-test-skeleton:1"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def engine_url() -> str | None:
@@ -100,8 +99,13 @@ def import_skeleton(client: docker.APIClient) -> None:
 
 
 def system_mounts() -> list[str]:
-    """What a skeleton container needs of this machine: the system, this Python, the packages, the sources."""
+    """What a skeleton container needs of this machine: the system, this Python and its packages."""
+    wanted = {"/usr", sys.prefix, sys.base_prefix}
+    return sorted(path for path in wanted if not any(path != other and path.startswith(other + "/") for other in wanted))
+
+
+def package_dir() -> str:
+    """The folder with our sources, for the profile's read-only mount."""
     import qwen3_ops
 
-    wanted = {"/usr", sys.prefix, sys.base_prefix, str(Path(qwen3_ops.__file__).parents[1])}
-    return sorted(path for path in wanted if not any(path != other and path.startswith(other + "/") for other in wanted))
+    return str(Path(qwen3_ops.__file__).parents[1])

@@ -11,22 +11,26 @@ import json
 import sys
 import time
 
-from docker.errors import APIError
-
-from qwen3_airflow.runtimes.engine import CONFLICT, NOT_FOUND, Engine, EngineAddress
+from qwen3_airflow.runtimes.engine import Engine, EngineAddress
 
 _PATIENCE = 3600.0
 _PERIOD = 0.5
-_LINGER = 30.0  # seconds for whoever follows the container to read its end
+_LINGER = 30.0
 
 
-def stop(engine: Engine, container: str, *, grace: float, linger: float = _LINGER) -> None:
-    """SIGTERM now, SIGKILL after ``grace`` seconds; returns when the container is gone."""
+def stop(engine: Engine, container: str, *, grace: float, told: bool = False, linger: float = _LINGER) -> None:
+    """SIGTERM now, SIGKILL after ``grace`` seconds; returns when the container is gone.
+
+    Args:
+        told: it has its SIGTERM already; a second one would disturb its saving.
+        linger: seconds for whoever follows the container to read its end.
+    """
     deadline = time.monotonic() + grace
-    _signal(engine, container, "SIGTERM")
+    if not told:
+        engine.signal(container, "SIGTERM")
     while _runs(engine, container):
         if time.monotonic() >= deadline:
-            _signal(engine, container, "SIGKILL")
+            engine.signal(container, "SIGKILL")
         time.sleep(_PERIOD)
     gone = time.monotonic() + linger
     while time.monotonic() < gone and engine.inspect(container) is not None:
@@ -39,18 +43,10 @@ def _runs(engine: Engine, container: str) -> bool:
     return found is not None and found["State"]["Running"]
 
 
-def _signal(engine: Engine, container: str, name: str) -> None:
-    try:
-        engine.call("kill", container, name)
-    except APIError as error:
-        if error.status_code not in (NOT_FOUND, CONFLICT):  # it ended by itself
-            raise
-
-
 def main() -> None:
     order = json.load(sys.stdin)
     address = EngineAddress(**order["address"])
-    stop(Engine(address.connect, address=address, patience=_PATIENCE), order["container"], grace=order["grace"])
+    stop(Engine(address.connect, address=address, patience=_PATIENCE), order["container"], grace=order["grace"], told=order["told"])
 
 
 if __name__ == "__main__":
