@@ -1,6 +1,6 @@
 """What a container starts: one command, its output in a file, its end on record.
 
-Runs as ``python -m qwen3_ops.attempt FOLDER ID [--source SCRIPT]... -- ARGV...`` and leaves in FOLDER
+Runs as ``python -m qwen3_ops.attempt [--source SCRIPT]... [--queue FILE] FOLDER ID -- ARGV...`` and leaves in FOLDER
 
 - ``stage.log``: all that the command and its children print, appended;
 - ``attempt.json``: which attempt this is, its pid, and how it ended; known also when the
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -35,8 +36,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("id")
     parser.add_argument("--source", action="append", default=[], help="Script whose variables the command gets, as set_env.sh.")
+    parser.add_argument("--queue", type=Path, help="File whose lock is waited for: one command at a time.")
     options = parser.parse_args(own)
-    return run(options.folder, options.id, command, scripts=options.source)
+    with contextlib.ExitStack() as held:
+        if not _lock(options.folder / f".{ATTEMPT}.lock", held, wait=False):
+            return _NOT_STARTED  # another attempt runs; the record is its own
+        _write(options.folder / ATTEMPT, {"id": options.id, "pid": os.getpid(), "child": None, "exit_code": None})
+        if options.queue is not None:
+            _lock(options.queue, held, wait=True)
+        return run(options.folder, options.id, command, scripts=options.source)
 
 
 def run(folder: Path, attempt: str, command: Sequence[str], *, scripts: Sequence[str] = ()) -> int:
@@ -64,13 +72,23 @@ def run(folder: Path, attempt: str, command: Sequence[str], *, scripts: Sequence
         except OSError as error:
             log.write(f"error: {command[0]} can not be started: {error}\n".encode())
             return _record(folder, attempt, exit_code=_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_STARTED)
-        _write(folder / ATTEMPT, {"id": attempt, "pid": os.getpid(), "exit_code": None})
+        _write(folder / ATTEMPT, {"id": attempt, "pid": os.getpid(), "child": child.pid, "exit_code": None})
         for early in told:  # between the handlers and the child
             child.send_signal(early)
         code = child.wait()
         with contextlib.suppress(ProcessLookupError):  # its helpers end with it, as they do with a container
             os.killpg(child.pid, signal.SIGKILL)
     return _record(folder, attempt, exit_code=code if code >= 0 else 128 - code)
+
+
+def _lock(path: Path, held: contextlib.ExitStack, *, wait: bool) -> bool:
+    """Take the lock for as long as ``held`` lives, or until this process dies."""
+    file = held.enter_context(path.open("a"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _environment(scripts: Sequence[str]) -> dict[str, str]:
@@ -84,7 +102,7 @@ def _environment(scripts: Sequence[str]) -> dict[str, str]:
 
 
 def _record(folder: Path, attempt: str, *, exit_code: int) -> int:
-    _write(folder / ATTEMPT, {"id": attempt, "pid": os.getpid(), "exit_code": exit_code})
+    _write(folder / ATTEMPT, {"id": attempt, "pid": os.getpid(), "child": None, "exit_code": exit_code})
     return exit_code
 
 

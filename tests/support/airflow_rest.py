@@ -14,7 +14,7 @@ class Airflow:
 
     def __init__(self, url: str, *, user: str, password: str, dag_id: str = "qwen3_lora_sft") -> None:
         self.dag = f"/api/v2/dags/{dag_id}"
-        self.http = httpx.Client(base_url=url, timeout=30)
+        self.http = httpx.Client(base_url=url, timeout=120)
         token = self.http.post("/auth/token", json={"username": user, "password": password}).raise_for_status().json()["access_token"]
         self.http.headers["Authorization"] = f"Bearer {token}"
 

@@ -53,6 +53,8 @@ class ReapContainers(BaseOperator):
         def state_of(labels: dict[str, str]) -> str | None:
             task, index = labels[_PREFIX + "task"], int(labels[_PREFIX + "map_index"])
             run_id = labels[_PREFIX + "run"]
+            if labels.get(_PREFIX + "shared"):  # it lives as long as its run
+                return str(context["ti"].get_dagrun_state(labels[_PREFIX + "dag"], run_id))
             states = context["ti"].get_task_states(
                 dag_id=labels[_PREFIX + "dag"], map_index=index if index >= 0 else None, task_ids=[task], run_ids=[run_id]
             )

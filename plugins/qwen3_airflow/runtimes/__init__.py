@@ -26,7 +26,10 @@ def get_runtime(name: str, *, ascend_conn_id: str, patience: float = PATIENCE) -
         from qwen3_airflow.ascend.hook import AscendHook
         from qwen3_airflow.runtimes.docker import DockerRuntime
         from qwen3_airflow.runtimes.engine import Engine
+        from qwen3_airflow.runtimes.shared import SharedContainerRuntime
 
         hook = AscendHook(ascend_conn_id)
-        return DockerRuntime(Engine(hook.get_conn, address=hook.address(), patience=patience), hook.profile())
+        profile = hook.profile()
+        engine = Engine(hook.get_conn, address=hook.address(), patience=patience)
+        return SharedContainerRuntime(engine, profile) if profile.container == "shared" else DockerRuntime(engine, profile)
     raise ValueError(f"no such runtime: {name!r}")

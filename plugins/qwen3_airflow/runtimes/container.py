@@ -25,6 +25,9 @@ from qwen3_ops.errors import BadInput
 PREFIX = "qwen3-ops."
 """Of every label; ``qwen3-ops.job`` holds the job's folder and marks a container as ours."""
 
+NPU_QUEUE = "/tmp/qwen3-ops-npus.lock"  # noqa: S108 - in the container
+"""In a shared container: stages that want its NPUs follow each other."""
+
 JOB, ATTEMPT, LOG_START = PREFIX + "job", PREFIX + "attempt", PREFIX + "log_start"
 
 
@@ -42,7 +45,8 @@ def labels(job: Job, lease: Lease, *, attempt: str, log_start: int) -> dict[str,
 def attempt_command(job: Job, profile: HostProfile, attempt: str) -> list[str]:
     """Arguments of the image's Python: ``qwen3_ops.attempt`` around the job's own argv."""
     sourced = [token for script in profile.env_scripts for token in ("--source", script)]
-    return ["-m", "qwen3_ops.attempt", *sourced, str(job.folder), attempt, "--", *job.argv]
+    queue = ["--queue", NPU_QUEUE] if job.npus and profile.container == "shared" else []
+    return ["-m", "qwen3_ops.attempt", *sourced, *queue, str(job.folder), attempt, "--", *job.argv]
 
 
 def environment(job: Job, profile: HostProfile, lease: Lease, *, image: Mapping[str, str]) -> dict[str, str]:

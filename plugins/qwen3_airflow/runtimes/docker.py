@@ -42,7 +42,7 @@ from qwen3_ops.errors import BadInput
 STOP = "stop.json"
 """Which container was told to stop, and until when it may save."""
 
-_PLUGINS = Path(__file__).resolve().parents[2]
+PLUGINS = str(Path(__file__).resolve().parents[2])
 _ENDED = ("exited", "dead")
 _SIGNALS = {128 + 9: -9, 128 + 15: -15}
 
@@ -59,7 +59,7 @@ class DockerRuntime:
 
     def submit(self, job: Job) -> Handle:
         job.folder.mkdir(parents=True, exist_ok=True)
-        image = self._image_environment()
+        image = image_environment(self.engine, self.profile)
         attempt = uuid.uuid4().hex
         try:
             with leased(self.engine, self.profile, job.npus) as lease:
@@ -81,7 +81,7 @@ class DockerRuntime:
             raise RuntimeError(f"a container that is not ours has the name {container.container_name(job)}: {found['Id'][:12]}")
         if found["State"]["Status"] == "created":
             self._start(found["Id"])
-        told = _read_json(job.folder / STOP)
+        told = read_json(job.folder / STOP)
         return Handle(
             job_folder=job.folder,
             id=found["Id"],
@@ -93,10 +93,10 @@ class DockerRuntime:
 
     def poll(self, handle: Handle) -> Ended | None:
         found = self.engine.inspect(handle.id)
-        record = _read_json(handle.job_folder / ATTEMPT)
+        record = read_json(handle.job_folder / ATTEMPT)
         mine = record if record is not None and record["id"] == handle.attempt else None
         if found is None:
-            return Ended(exit_code=None) if mine is None else self._ended(handle, mine["exit_code"])
+            return Ended(exit_code=None) if mine is None else ended_by_record(handle, mine["exit_code"])
         state = found["State"]
         if state["Status"] not in _ENDED:
             return None
@@ -108,13 +108,13 @@ class DockerRuntime:
         code = mine["exit_code"]
         if code is None and state["ExitCode"] != 0:  # killed: the record was never closed
             code = state["ExitCode"]
-        return self._ended(handle, code)
+        return ended_by_record(handle, code)
 
     def logs(self, handle: Handle, offset: int) -> bytes:
         return read_log(handle.job_folder, offset)
 
     def stop(self, handle: Handle, *, grace: float) -> None:
-        told = _read_json(handle.job_folder / STOP)
+        told = read_json(handle.job_folder / STOP)
         if told is not None and told["container"] == handle.id:
             return
         write_atomically(handle.job_folder / STOP, json.dumps({"container": handle.id, "deadline": time.time() + grace}))
@@ -129,7 +129,7 @@ class DockerRuntime:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_PLUGINS), os.environ.get("PYTHONPATH", "")])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([PLUGINS, os.environ.get("PYTHONPATH", "")])},
             start_new_session=True,
         )
         assert stopper.stdin is not None
@@ -169,34 +169,36 @@ class DockerRuntime:
             self.engine.remove(container_id, force=True)
             raise
 
-    def _image_environment(self) -> dict[str, str]:
-        """Variables that the image sets; an image that is not there is pulled."""
-        try:
-            found = self.engine.call("inspect_image", self.profile.image)
-        except ImageNotFound:
-            self._pull()
-            found = self.engine.call("inspect_image", self.profile.image)
-        return dict(pair.split("=", 1) for pair in found["Config"]["Env"] or [])
 
-    def _pull(self) -> None:
-        """Raises BadInput: no registry gives the image."""
+def image_environment(engine: Engine, profile: HostProfile) -> dict[str, str]:
+    """Variables that the profile's image sets; an image that is not there is pulled.
+
+    Raises:
+        BadInput: no registry gives it.
+    """
+    try:
+        found = engine.call("inspect_image", profile.image)
+    except ImageNotFound:
         try:
-            self.engine.call("pull", self.profile.image)
+            engine.call("pull", profile.image)
         except APIError as error:
             raise BadInput(
                 "the image is not on the host and can not be pulled",
-                value=f"{self.profile.image}: {error.explanation}",
+                value=f"{profile.image}: {error.explanation}",
                 remedy="Load it there, or mend the profile's image or the registry login.",
             ) from error
-
-    @staticmethod
-    def _ended(handle: Handle, code: int | None) -> Ended:
-        told = _read_json(handle.job_folder / EXIT)
-        error = told["error"] if told is not None and told["exit_code"] == code else None
-        return Ended(exit_code=code if code is None else _SIGNALS.get(code, code), error=error)
+        found = engine.call("inspect_image", profile.image)
+    return dict(pair.split("=", 1) for pair in found["Config"]["Env"] or [])
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def ended_by_record(handle: Handle, code: int | None) -> Ended:
+    """The end with the stage's own words, where it left some."""
+    told = read_json(handle.job_folder / EXIT)
+    error = told["error"] if told is not None and told["exit_code"] == code else None
+    return Ended(exit_code=code if code is None else _SIGNALS.get(code, code), error=error)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,0 +1,174 @@
+"""Runtime ``docker`` with one long-lived container, as the runbook has it: stages run in it by exec.
+
+A detached exec has no name and dockerd forgets it when it restarts, so files tell its state:
+
+========================================  ==================================================
+``exec.json``                             an attempt was begun: written before the exec starts
+``attempt.json``                          it runs, or how it ended; a lock beside it lets no
+                                          second attempt of a job start
+its id in `docker top`                    it is alive; true after dockerd was restarted too
+========================================  ==================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError
+
+from qwen3_airflow.ascend.leases import choose, holders
+from qwen3_airflow.ascend.profile import HostProfile
+from qwen3_airflow.runtimes import container
+from qwen3_airflow.runtimes.base import LOG, Ended, Handle, Job, read_log
+from qwen3_airflow.runtimes.docker import PLUGINS, ended_by_record, read_json
+from qwen3_airflow.runtimes.engine import Engine
+from qwen3_ops.artifacts import write_atomically
+from qwen3_ops.attempt import ATTEMPT
+from qwen3_ops.errors import BadInput
+
+EXEC = "exec.json"
+_START_SECONDS = 30.0  # for an exec to write its first record
+_PERIOD = 0.2
+
+
+def shared_name(profile: HostProfile, run_dir: Path) -> str:
+    """The container that the user has, or that of one run."""
+    return profile.container_name or f"qwen3-shared-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:12]}"
+
+
+class SharedContainerRuntime:
+    """Implements ``Runtime`` with execs in one container."""
+
+    deferrable = True
+
+    def __init__(self, engine: Engine, profile: HostProfile) -> None:
+        self.engine, self.profile, self.python = engine, profile, profile.python
+
+    def require_npus(self, count: int) -> None:
+        """For who starts the container: its stages queue for its NPUs inside. Raises NpusBusy."""
+        choose(self.profile, count, holders(self.engine))
+
+    def submit(self, job: Job) -> Handle:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        name = self._require_container(job)
+        attempt = uuid.uuid4().hex
+        created = self.engine.call(
+            "exec_create",
+            name,
+            [self.profile.python, *container.attempt_command(job, self.profile, attempt)],
+            environment={"PYTHONUNBUFFERED": "1", **self._package()},
+            workdir=str(job.folder),
+            user=self.profile.user or "",
+        )
+        log = job.folder / LOG
+        record = {"container": name, "attempt": attempt, "log_start": log.stat().st_size if log.exists() else 0, "stopping": False}
+        write_atomically(job.folder / EXEC, json.dumps(record))
+        self.engine.call("exec_start", created["Id"], detach=True)
+        handle = self.find(job)
+        if handle is None:
+            raise RuntimeError(f"the stage did not start in {name}: see `docker exec {name} {self.profile.python} -m qwen3_ops --version`")
+        return handle
+
+    def find(self, job: Job) -> Handle | None:
+        deadline = time.monotonic() + _START_SECONDS
+        while (begun := read_json(job.folder / EXEC)) is not None:
+            record = read_json(job.folder / ATTEMPT)
+            if record is not None and (record["id"] == begun["attempt"] or self._lives(begun["container"], record["id"])):
+                return Handle(
+                    job_folder=job.folder,
+                    id=f"{begun['container']}/{record['id']}",
+                    name=f"the stage in container {begun['container']}",
+                    log_start=begun["log_start"],
+                    attempt=record["id"],
+                    stopping=begun["stopping"],
+                )
+            if time.monotonic() > deadline or not self._lives(begun["container"], begun["attempt"], or_young=job.folder / EXEC):
+                return None  # it never started
+            time.sleep(_PERIOD)
+        return None
+
+    def poll(self, handle: Handle) -> Ended | None:
+        name = handle.id.partition("/")[0]
+        alive = self._lives(name, handle.attempt)
+        record = read_json(handle.job_folder / ATTEMPT)
+        mine = record if record is not None and record["id"] == handle.attempt else None
+        if mine is not None and mine["exit_code"] is not None:
+            return ended_by_record(handle, mine["exit_code"])
+        return None if alive else Ended(exit_code=None)
+
+    def logs(self, handle: Handle, offset: int) -> bytes:
+        return read_log(handle.job_folder, offset)
+
+    def stop(self, handle: Handle, *, grace: float) -> None:
+        begun = read_json(handle.job_folder / EXEC)
+        if begun is None or begun["stopping"]:
+            return
+        write_atomically(handle.job_folder / EXEC, json.dumps({**begun, "stopping": True}))
+        order = {
+            "address": asdict(self.engine.address),
+            "container": begun["container"],
+            "grace": grace,
+            "python": self.profile.python,
+            "folder": str(handle.job_folder),
+            "attempt": handle.attempt,
+        }
+        stopper = subprocess.Popen(
+            [sys.executable, "-m", "qwen3_airflow.runtimes.exec_stopper"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([PLUGINS, os.environ.get("PYTHONPATH", "")])},
+            start_new_session=True,
+        )
+        assert stopper.stdin is not None
+        with stopper.stdin as pipe:
+            pipe.write(json.dumps(order).encode())
+
+    def remove(self, handle: Handle) -> None:
+        (handle.job_folder / EXEC).unlink(missing_ok=True)
+
+    def _lives(self, name: str, attempt: str, *, or_young: Path | None = None) -> bool:
+        if or_young is not None and time.time() - or_young.stat().st_mtime < _START_SECONDS:
+            return True
+        return lives(self.engine, name, attempt)
+
+    def _package(self) -> dict[str, str]:
+        return {} if self.profile.package_dir is None else {"PYTHONPATH": self.profile.package_dir}
+
+    def _require_container(self, job: Job) -> str:
+        name = shared_name(self.profile, job.folder.parent)
+        found = self.engine.inspect(name)
+        if found is None or not found["State"]["Running"]:
+            raise BadInput(
+                "there is no running shared container",
+                value=name,
+                remedy="Put StartContainer before the stages, or name one that runs in the profile's container_name.",
+            )
+        mounts = {mount["Destination"] for mount in found["Mounts"] if mount.get("Source") == mount["Destination"]}
+        for path in (bind.target for bind in container.binds(job, self.profile)):
+            if not any(path == mount or path.startswith(mount + "/") for mount in mounts):
+                raise BadInput(
+                    f"the shared container {name} does not see a folder of the run", value=path, remedy="Mount it at the same place."
+                )
+        return name
+
+
+def lives(engine: Engine, name: str, attempt: str) -> bool:
+    """Whether a process with the attempt's id in its arguments runs in the container."""
+    try:
+        listed: dict[str, Any] = engine.call("top", name, ps_args="-ww -eo pid,args")  # whole lines
+    except APIError:
+        found = engine.inspect(name)
+        if found is not None and found["State"]["Running"]:
+            raise
+        return False
+    return any(attempt in row[-1] for row in listed["Processes"] or [])

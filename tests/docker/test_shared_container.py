@@ -1,0 +1,176 @@
+"""All stages in one container: exec by exec, as crash-proof as a container each."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from qwen3_airflow.ascend.shared_container import start
+from qwen3_airflow.runtimes.base import Ended
+from qwen3_airflow.runtimes.engine import Engine, EngineAddress
+from qwen3_airflow.runtimes.exec_stopper import stop as stop_exec
+from qwen3_airflow.runtimes.shared import SharedContainerRuntime, shared_name
+from qwen3_ops.errors import BadInput
+from waiting import wait_for
+
+WAITS = """
+import pathlib, time
+with open("starts", "a") as file:
+    file.write("x")
+print("ready", flush=True)
+while not pathlib.Path("go").exists():
+    time.sleep(0.02)
+print("the last line")
+"""
+
+
+@pytest.fixture
+def shared(engine, profile, job, root):
+    """Makes runtimes on one running container, as other workers would."""
+    address = EngineAddress(url=engine.url)
+    whole = profile.model_copy(update={"container": "shared"})
+
+    def make() -> SharedContainerRuntime:
+        return SharedContainerRuntime(Engine(address.connect, address=address, patience=60), whole)
+
+    setup = job("", name="start_container")
+    name = start(make(), setup)
+    assert start(make(), setup) == name, "a second setup finds the first"
+    yield make
+    engine.client.remove_container(name, force=True)
+
+
+def end_of(runtime, handle, seconds: float = 60) -> Ended:
+    return wait_for("the end of the stage", lambda: runtime.poll(handle), seconds=seconds)
+
+
+def test_stages_follow_each_other_in_one_container(shared, job, engine):
+    runtime = shared()
+    for number, code in ((1, 0), (2, 3)):
+        handle = runtime.submit(job(f"import sys; print({number}); sys.exit({code})", name=f"stage-{number}"))
+        assert end_of(runtime, handle) == Ended(exit_code=code)
+        assert runtime.logs(handle, 0) == f"{number}\n".encode()
+        runtime.remove(handle)
+        assert runtime.find(job("", name=f"stage-{number}")) is None
+
+
+def test_another_worker_follows_and_does_not_double(shared, job):
+    work = job(WAITS)
+    first = shared().submit(work)
+    other = shared()
+    handle = other.find(work)
+    assert handle == first
+    assert other.submit(work) == first, "the lock lets no second attempt start"
+    (work.folder / "go").touch()
+    assert end_of(other, handle) == Ended(exit_code=0)
+    assert (work.folder / "starts").read_text() == "x"
+    assert other.logs(handle, 0) == b"ready\nthe last line\n"
+
+
+def test_a_worker_that_died_before_the_exec_started_costs_nothing_but_time(shared, job, monkeypatch):
+    runtime, work = shared(), job(WAITS)
+    call = runtime.engine.call
+    monkeypatch.setattr(
+        runtime.engine, "call", lambda verb, *a, **k: pytest.fail("it dies") if verb == "exec_start" else call(verb, *a, **k)
+    )
+    with pytest.raises(pytest.fail.Exception):
+        runtime.submit(work)
+    monkeypatch.setattr("qwen3_airflow.runtimes.shared._START_SECONDS", 1.0)
+    other = shared()
+    time.sleep(1.5)
+    assert other.find(work) is None
+    monkeypatch.setattr("qwen3_airflow.runtimes.shared._START_SECONDS", 30.0)
+    handle = other.submit(work)
+    (work.folder / "go").touch()
+    assert end_of(other, handle) == Ended(exit_code=0)
+
+
+def test_dockerd_dies_and_forgets_its_execs(shared, job, engine):
+    if not engine.may_be_killed:
+        pytest.skip("this Docker Engine is not the tests' own: it is not killed")
+    runtime, work = shared(), job(WAITS)
+    handle = runtime.submit(work)
+    wait_for("a line", lambda: runtime.logs(handle, 0), seconds=30)
+    engine.kill()
+    engine.start()
+    assert runtime.poll(handle) is None
+    assert shared().find(work) == handle
+    (work.folder / "go").touch()
+    assert end_of(runtime, handle) == Ended(exit_code=0)
+    assert (work.folder / "starts").read_text() == "x"
+
+
+def test_the_container_is_killed(shared, job, engine):
+    runtime, work = shared(), job(WAITS)
+    handle = runtime.submit(work)
+    wait_for("a line", lambda: runtime.logs(handle, 0), seconds=30)
+    engine.client.kill(handle.id.partition("/")[0])
+    assert end_of(runtime, handle) == Ended(exit_code=None)
+    runtime.remove(handle)
+    with pytest.raises(BadInput, match="no running shared container"):
+        runtime.submit(work)
+
+
+def test_stop_lets_the_stage_save_and_leaves_the_container(shared, job, engine, root):
+    code = "import signal, sys, time; signal.signal(15, lambda *a: (print('saved', flush=True), sys.exit(130))); print('ready', flush=True); time.sleep(600)"
+    runtime, work = shared(), job(code)
+    handle = runtime.submit(work)
+    wait_for("a line", lambda: runtime.logs(handle, 0), seconds=30)
+    runtime.stop(handle, grace=20)
+    assert shared().find(work).stopping
+    assert end_of(runtime, handle) == Ended(exit_code=130)
+    assert runtime.logs(handle, 0) == b"ready\nsaved\n"
+    assert len(engine.containers(root, all=False)) == 1
+
+
+def test_stop_is_by_force_after_the_grace(shared, job):
+    runtime = shared()
+    work = job("import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)")
+    handle = runtime.submit(work)
+    wait_for("a line", lambda: runtime.logs(handle, 0), seconds=30)
+    name = handle.id.partition("/")[0]
+    stop_exec(runtime.engine, container=name, python=runtime.python, folder=work.folder, attempt=handle.attempt, grace=1)
+    assert runtime.poll(handle) == Ended(exit_code=-9)
+
+
+def test_stages_that_want_the_npus_take_turns(shared, job):
+    runtime = shared()
+    first, second = (job(WAITS, name=f"train-{number}", npus=8) for number in (1, 2))
+    handles = [runtime.submit(first), runtime.submit(second)]
+    wait_for("the first", lambda: (first.folder / "starts").exists() or (second.folder / "starts").exists(), seconds=30)
+    time.sleep(1)
+    assert (first.folder / "starts").exists() != (second.folder / "starts").exists()
+    for work in (first, second):
+        (work.folder / "go").touch()
+    assert [end_of(runtime, handle) for handle in handles] == [Ended(exit_code=0)] * 2
+
+
+def test_a_container_that_the_user_has_must_see_the_runs_folders(shared, job, engine, profile, root, tmp_path_factory):
+    runtime = shared()
+    (root / "elsewhere").mkdir()
+    named = profile.model_copy(update={"container": "shared", "container_name": "qwen3-test-by-hand"})
+    client = engine.client
+    client.create_container(
+        profile.image,
+        [profile.python, "-c", "import time; time.sleep(600)"],
+        name="qwen3-test-by-hand",
+        host_config=client.create_host_config(binds=[f"{path}:{path}:ro" for path in profile.driver_mounts]),
+    )
+    try:
+        client.start("qwen3-test-by-hand")
+        theirs = SharedContainerRuntime(runtime.engine, named)
+        assert shared_name(named, root) == "qwen3-test-by-hand"
+        with pytest.raises(BadInput, match="does not see a folder"):
+            theirs.submit(job(WAITS, name="theirs"))
+    finally:
+        client.remove_container("qwen3-test-by-hand", force=True)
+
+
+def test_arguments_pass_through_no_shell(shared, job):
+    runtime, work = shared(), job("import json, sys; print(json.dumps(sys.argv[1:]))")
+    hostile = ["$(touch pwned)", "; touch pwned", "--", "'"]
+    handle = runtime.submit(type(work)(**{**vars(work), "argv": (*work.argv, *hostile)}))
+    assert end_of(runtime, handle) == Ended(exit_code=0)
+    assert json.loads(runtime.logs(handle, 0)) == hostile
