@@ -72,9 +72,9 @@ def test_inputs_are_read_only_also_below_what_may_be_written(profile, tmp_path):
 
 @pytest.mark.parametrize("path", ["/etc", "/var/run/docker.sock", "/", "/root"])
 def test_a_run_can_not_mount_what_is_not_the_profiles(profile, tmp_path, path):
-    with pytest.raises(BadInput, match="lets no run|no such folder"):
+    with pytest.raises(BadInput, match=r"lets no run|no such folder"):
         container.binds(job(tmp_path, reads=(Path(path),)), profile)
-    with pytest.raises(BadInput, match="lets no run|no such folder"):
+    with pytest.raises(BadInput, match=r"lets no run|no such folder"):
         container.binds(job(tmp_path, writes=(Path(path),)), profile)
 
 
