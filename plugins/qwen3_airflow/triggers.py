@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ FOLLOWED = "followed.json"
 
 _LINES_AT_ONCE = 500  # told before other triggers get their turn
 _PIECES_AT_ONCE = 4
+_SETTLE_SECONDS = 10.0  # until a line that was told is in a file: a triggerer's parts pass it on first
 _NPU_PERIOD = 10.0  # seconds between two looks for free NPUs
 
 
@@ -78,6 +80,7 @@ class JobTrigger(_EngineTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         handle = Handle.from_json(self.handle)
         offset = max(self.offset, _followed(handle))
+        unsettled: deque[tuple[float, int]] = deque()
         while True:
             try:
                 ended: Ended | None = await self._ask("poll", handle)
@@ -91,7 +94,10 @@ class JobTrigger(_EngineTrigger):
             if ended is not None:
                 yield TriggerEvent({"handle": self.handle, "offset": told})
                 return
-            offset = told
+            if told != offset:
+                unsettled.append((time.monotonic(), told))
+                offset = told
+            await self._keep_settled(handle, unsettled)
             await asyncio.sleep(self.poll_interval)
 
     async def on_kill(self) -> None:
@@ -101,7 +107,6 @@ class JobTrigger(_EngineTrigger):
 
     async def _tell(self, handle: Handle, offset: int) -> int:
         """Tell some of the log's whole lines; the rest is for the next look, or for the worker at the end."""
-        start = offset
         for _ in range(_PIECES_AT_ONCE if self._runtime is not None else 0):
             piece: bytes = await self._ask("logs", handle, offset)
             whole = piece[: piece.rfind(b"\n") + 1]
@@ -112,10 +117,17 @@ class JobTrigger(_EngineTrigger):
             offset += len(whole)
             if not whole:
                 break
-        if offset != start:
-            record = json.dumps({"attempt": handle.attempt, "offset": offset})
-            await _in_thread(write_atomically, handle.job_folder / FOLLOWED, record)
         return offset
+
+    @staticmethod
+    async def _keep_settled(handle: Handle, unsettled: deque[tuple[float, int]]) -> None:
+        """Note how far the log was told for good; a triggerer that takes over repeats the last seconds, it never leaves out."""
+        settled = None
+        while unsettled and time.monotonic() - unsettled[0][0] >= _SETTLE_SECONDS:
+            _, settled = unsettled.popleft()
+        if settled is not None:
+            record = json.dumps({"attempt": handle.attempt, "offset": settled})
+            await _in_thread(write_atomically, handle.job_folder / FOLLOWED, record)
 
 
 class NpuTrigger(_EngineTrigger):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_parts import Task
+from qwen3_airflow import triggers
 from qwen3_airflow.ascend.hook import AscendHook
 from qwen3_airflow.ascend.operators import AscendContainerOperator
 from waiting import wait_for
@@ -159,7 +160,8 @@ def test_the_worker_dies_at_exit(run, deferrable, code):
 
 
 @pytest.mark.parametrize("moment", ["submit", "mid-run", "exit"])
-def test_the_triggerer_dies(run, moment):
+def test_the_triggerer_dies(run, monkeypatch, moment):
+    monkeypatch.setattr(triggers, "_SETTLE_SECONDS", 0.0)  # what is told here is in a file at once
     run = run(deferrable=True)
     deferred = run.deferred()
     run.midway()
@@ -168,6 +170,7 @@ def test_the_triggerer_dies(run, moment):
         first.kill()
     else:
         wait_for("the first lines", lambda: "line 5 of" in run.task.told("trigger.log"), seconds=30)
+        wait_for("the note of them", lambda: (run.folder / triggers.FOLLOWED).exists(), seconds=30)
     if moment == "mid-run":
         first.kill()
     run.go_on()
