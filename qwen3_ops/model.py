@@ -95,6 +95,8 @@ class ModelSpec(BaseModel):
             )
         if model_type == "qwen3_moe" and (config.get("decoder_sparse_step", 1) != 1 or config.get("mlp_only_layers")):
             raise BadInput("some layers have no experts, which no released Qwen3 has", source=source)
+        if model_type == "qwen3_moe" and config.get("norm_topk_prob") is False:
+            raise BadInput("norm_topk_prob is false, which no released Qwen3 has", source=source)
         rope = config.get("rope_parameters") or {}
         scaling = config.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
         if scaling:

@@ -74,7 +74,7 @@ class RunbookCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A rendered command, what it mends, and what is wrong with its layout and batches."""
+    """A rendered command, what it mends, and why its layout or batches can not work."""
 
     command: Command
     mends: tuple[Mend, ...]
@@ -104,7 +104,9 @@ def render_command(name: str, *, overrides: Mapping[str, Any], model_dir: Path |
     if command.node >= len(nodes):
         raise BadInput("the run has no such node", value=command.node, source=name, remedy="Set nnodes to at least 2.")
     found = rules.apply(run, model, stages=command.stages(run), themes=("layout", "batches"))
-    return Shown(command=nodes[command.node], mends=rendered.mends, findings=tuple(found))
+    return Shown(
+        command=nodes[command.node], mends=rendered.mends, findings=tuple(finding for finding in found if finding.severity == "refuse")
+    )
 
 
 _CONVERTED = "14b/mg_weights/qwen3_14b_mcore_tp2pp4/"

@@ -242,6 +242,11 @@ def test_a_shell_would_start_the_shown_command(capsys):
     assert said.split("\0")[:-1] == shown.command.argv[2:]
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=name_of)
+def test_the_runbooks_layouts_work(path):
+    assert render_command(name_of(path), overrides={}, model_dir=None, fidelity="runbook").findings == ()
+
+
 def test_bad_requests_are_told():
     with pytest.raises(BadInput, match="unknown command"):
         rendered("no_such")

@@ -75,7 +75,7 @@ def _switches(run: RunConfig, model: ModelSpec) -> dict[str, list[str]]:
 
 
 def _experts(run: RunConfig, model: ModelSpec) -> list[str]:
-    """A mixture of experts as MindSpeed-LLM's own 30B-A3B scripts have it; a switch-like router loss keeps experts busy."""
+    """A mixture of experts, as in MindSpeed-LLM's own 30B-A3B scripts."""
     return [
         *("--num-experts", str(model.num_experts)),
         *("--moe-router-topk", str(model.moe_router_topk)),
