@@ -23,6 +23,7 @@ from qwen3_ops.verbs import VERBS
 if TYPE_CHECKING:
     from airflow.sdk import DAG, Context
 
+    from qwen3_ops.config import RunConfig
     from qwen3_ops.plan import Plan, StagePlan
 
 
@@ -99,7 +100,7 @@ class StageOperator(JobOperator):
             folder=plan.stage_dir(planned.name),
             argv=(runtime.python, "-m", "qwen3_ops", "run-stage", str(path), *self.run_stage_arguments(plan)),
             labels=labels_of(context),
-            reads=tuple(Path(given) for given in (run.model_dir, run.input, run.task_data_path)),
+            reads=inputs_of(run),
             writes=(Path(run.output_root),),
             npus=run.nproc_per_node if on_devices else 0,
             multi_node=on_devices and run.nnodes > 1,
@@ -118,6 +119,14 @@ class StageOperator(JobOperator):
     def run_stage_arguments(self, plan: Plan) -> tuple[str, ...]:
         """Of ``run-stage``, behind the plan."""
         return (self.task_id,)
+
+
+def inputs_of(run: RunConfig) -> tuple[Path, ...]:
+    """Every folder and file outside of ``output_root`` that a run reads; MindSpeed-LLM's where it is not in the image."""
+    given = [run.model_dir, run.input, run.task_data_path, *([run.load] if run.load else [])]
+    if "mindspeed" in (run.engine, run.cpu_engine) and Path(run.mindspeed_dir).is_dir():
+        given.append(run.mindspeed_dir)
+    return tuple(map(Path, given))
 
 
 def plan_path(context: Context, task_id: str = "plan") -> Path:

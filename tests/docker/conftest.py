@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine import SKELETON, TestEngine, engine_url, import_skeleton, package_dir, system_mounts
+from npu_smi_tables import a3_table
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes.base import Job
 from qwen3_airflow.runtimes.docker import DockerRuntime
@@ -74,7 +75,7 @@ def job(root: Path) -> Callable[..., Job]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def npu_nodes() -> Iterator[None]:
     """/dev/davinci0 to 15 and the control devices as nodes that answer like /dev/null."""
     if os.geteuid() != 0:
@@ -86,6 +87,15 @@ def npu_nodes() -> Iterator[None]:
     yield
     for path in made:
         path.unlink()
+
+
+@pytest.fixture(scope="session")
+def npu_smi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a stand-in for npu-smi that knows an A3 with 16 idle dies."""
+    tool = tmp_path_factory.mktemp("npu-smi") / "npu-smi"
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{a3_table(16)}\nEND\n")
+    tool.chmod(0o755)
+    return tool.parent
 
 
 @pytest.fixture

@@ -27,13 +27,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(engine: TestEngine, folder: Path):
+def server(engine: TestEngine, folder: Path, npu_nodes: None, npu_smi: Path):
     dags = folder / "dags"
     dags.mkdir()
     for source in (ROOT / "dags" / "qwen3_lora_sft.py", Path(__file__).parent / "dags" / "light.py"):
         (dags / source.name).symlink_to(source)
     profile = {
-        "driver_mounts": system_mounts(),
+        "npus": 16,
+        "dies_per_npu": 2,
+        "control_devices": ["/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"],
+        "driver_mounts": [*system_mounts(), str(npu_smi)],
         "package_dir": package_dir(),
         "python": sys.executable,
         "environment": {"OMP_NUM_THREADS": "1"},

@@ -245,3 +245,27 @@ def test_the_container_is_killed(run, engine, deferrable, moment):
     run.go_on()
     assert run.finish()["state"] == "success"
     run.must_have_run(starts=starts + 1)
+
+
+def test_a_deferred_task_that_takes_too_long_is_stopped(run, engine):
+    run = run(deferrable=True)
+    run.deferred()
+    run.midway()
+    outcome = run.task.worker(resume={"method": "__fail__", "event": None, "error": "Trigger timeout"}).wait()
+    assert outcome["error"].startswith("TaskDeferralTimeout")
+    wait_for("the end of the container", lambda: engine.containers(run.root) == [], seconds=60)
+
+
+def test_a_folder_outside_of_the_profile_fails_the_task_for_good(run, connection, other_folder):
+    run = run(deferrable=False)
+    make = run.task.make_operator
+
+    def outside():
+        operator = make()
+        operator.reads = [str(other_folder)]
+        return operator
+
+    run.task.make_operator = outside
+    outcome = run.task.worker().wait()
+    assert outcome["state"] == "failed"
+    assert "lets no run read" in outcome["error"]

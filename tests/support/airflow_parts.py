@@ -113,7 +113,8 @@ class Task:
             if resume is None:
                 result = type(operator).execute.__wrapped__(operator, context)
             else:
-                result = operator.resume_execution(resume["method"], {"event": resume["event"]}, context)
+                given = {"error": resume["error"]} if "error" in resume else {"event": resume["event"]}
+                result = operator.resume_execution(resume["method"], given, context)
         except TaskDeferred as deferred:
             _, kwargs = deferred.trigger.serialize()
             return {"state": "deferred", "trigger": kwargs, "method": deferred.method_name}

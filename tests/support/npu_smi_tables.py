@@ -55,3 +55,18 @@ A3 = """
 | No running processes found in NPU 1                                                            |
 +===========================+===============+====================================================+
 """
+
+
+def a3_table(dies: int) -> str:
+    """An idle A3 of that many dies."""
+    rule = "+---------------------------+---------------+----------------------------------------------------+"
+    lines = [rule, "| npu-smi 25.0.rc1                 Version: 25.0.rc1                                              |", rule]
+    for die in range(dies):
+        lines += [
+            f"| {die // 2}     Ascend910           | OK            | {'-' if die % 2 else '171.8'}       36                0    / 0             |",
+            f"| {die % 2}     {die}                   | 0000:{die:02X}:00.0  | 0           0    / 0          2891 / 65536         |",
+            rule,
+        ]
+    lines += ["| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |", rule]
+    lines += [f"| No running processes found in NPU {card} |" for card in range(dies // 2)]
+    return "\n".join([*lines, rule])

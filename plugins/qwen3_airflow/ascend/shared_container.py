@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from qwen3_airflow.ascend.hook import DEFAULT_CONN_ID
 from qwen3_airflow.jobs import labels_of
-from qwen3_airflow.operators import plan_path
+from qwen3_airflow.operators import inputs_of, plan_path
 from qwen3_airflow.runtimes import get_runtime
 from qwen3_airflow.runtimes.base import Job, NpusBusy
 from qwen3_airflow.triggers import NpuTrigger
@@ -70,7 +70,7 @@ class StartContainer(_SharedContainer):
             folder=Path(plan.run_dir) / self.task_id,
             argv=(),
             labels=labels_of(context),
-            reads=tuple(Path(given) for given in (run.model_dir, run.input, run.task_data_path)),
+            reads=inputs_of(run),
             writes=(Path(run.output_root),),
             npus=run.nproc_per_node if on_devices else 0,
             multi_node=run.nnodes > 1,
