@@ -145,7 +145,7 @@ def render(
 def run_stage(
     plan_json: Annotated[Path, typer.Argument(help="plan.json of the run.")],
     stage: Annotated[str, typer.Argument(help="Name of the stage in the plan.")],
-    node_rank: Annotated[int | None, typer.Option(help="This host's place in hosts, where a stage runs on several.")] = None,
+    node_rank: Annotated[int | None, typer.Option(help="This host's place in hosts, where its addresses do not tell.")] = None,
     part: Annotated[str | None, typer.Option(metavar="I/N", help="Make only part I (0 to N-1) of N of the stage's data set.")] = None,
     join: Annotated[int, typer.Option(min=1, metavar="N", help="Make the stage's data set of its N parts.")] = 1,
 ) -> None:

@@ -107,7 +107,7 @@ def run_stage(plan_path: Path, name: str, *, part: str | None = None, join: int 
     Args:
         part: I/N to make this part of the stage's data set only.
         join: the number of its parts to make the data set of.
-        node_rank: this host's place among several; the others than the first publish nothing. None: every node is here.
+        node_rank: this host's place among several; the others than the first publish nothing. None: as its addresses say.
     """
     plan = load_plan(plan_path)
     stage = plan.stage(name)
@@ -115,6 +115,7 @@ def run_stage(plan_path: Path, name: str, *, part: str | None = None, join: int 
         stage = part_of(stage, part)
     elif join > 1:
         stage = joined_from(stage, join)
+    node_rank = _place(plan, stage, node_rank)
     folder, own = plan.stage_dir(stage.name), _own_name(node_rank)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +165,14 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _place(plan: Plan, stage: StagePlan, node_rank: int | None) -> int | None:
+    if not stage.commands:
+        return None
+    from qwen3_ops.mindspeed.nodes import place_of_this_host
+
+    return place_of_this_host(plan.config.hosts, count=len(stage.commands), node_rank=node_rank)
 
 
 def _own_name(node_rank: int | None) -> str:

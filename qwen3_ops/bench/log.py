@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from qwen3_ops.bench.machine import describe_machine
 from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnoser
-from qwen3_ops.mindspeed.log_lines import Iteration, parse_line
+from qwen3_ops.mindspeed.log_events import Iteration
+from qwen3_ops.mindspeed.log_lines import parse_line
 from qwen3_ops.mindspeed.observation import Observation
 
 _TRAINING = (

@@ -41,7 +41,7 @@ def interpreter(plan: Plan, stage: StagePlan, *, node_rank: int | None = None) -
     def interpret(argv: list[str], ctx: Context) -> Outcome:
         assert ctx.output is not None and ctx.side is not None  # a planned stage has both
         request = Request(verb=stage.verb, kind=stage.kind, argv=tuple(argv), output=ctx.output, devices=sum(map(_devices, stage.commands)))
-        nodes = Nodes.of(plan.config, folder=ctx.side, count=len(stage.commands), node_rank=node_rank)
+        nodes = Nodes.of(folder=ctx.side, count=len(stage.commands), node_rank=node_rank)
         nodes.begin()
         try:
             if VERBS[stage.verb].in_place:
@@ -75,7 +75,7 @@ def _agree(request: Request, nodes: Nodes, ctx: Context, made: Outcome) -> Outco
 def _train(request: Request, stage: StagePlan, ctx: Context, nodes: Nodes, *, keep_last: int | None) -> Outcome:
     """Start or go on, whichever the output folder asks for; nothing where all iterations are done."""
     start = choose_start(request, ctx.events, may_repair=nodes.is_master)
-    before = Totals.read(request.output) or Totals()
+    before = (Totals.read(request.output) if start.iteration else None) or Totals()
     if start.is_done:
         ctx.events.log(f"all {request.train_iters} iterations are done already", resumed=True)
         return outcome(request, Observation())
@@ -86,16 +86,20 @@ def _train(request: Request, stage: StagePlan, ctx: Context, nodes: Nodes, *, ke
         note_launch(request)
     seen = Observation()
 
-    def saved(iteration: int) -> None:  # node 0 says so; the losses are the last node's to know
-        if seen.last is not None:
-            before.after(seen, iteration=iteration).write(request.output)
+    def saved(iteration: int) -> None:
+        note()
         if keep_last is not None:
             for name in retain(request.output, keep_last=keep_last):
                 ctx.events.log(f"removed {name}: {keep_last} checkpoints are kept")
 
-    _supervise(request, stage, ctx, nodes, seen=seen, when_saved=saved)
-    if seen.last is not None:
-        before.after(seen, iteration=request.train_iters).write(request.output)
+    def note() -> None:  # node 0 tells of saves, the last node of losses
+        if seen.last is not None:
+            before.after(seen).write(request.output)
+
+    try:
+        _supervise(request, stage, ctx, nodes, seen=seen, when_saved=saved)
+    finally:
+        note()
     return outcome(request, seen)
 
 

@@ -1,24 +1,23 @@
 """Several nodes, one fate.
 
-One ``run-stage`` starts the commands of all nodes where all are this machine (a rehearsal). Otherwise every host runs
-``run-stage PLAN STAGE --node-rank N``, and they tell each other how it goes by files in the stage's folder, which all of
-them see. Times are compared as that file system notes them, so the hosts' clocks do not matter.
+Every host runs ``run-stage`` on its own node's command; which one that is it sees by its addresses, or is told by ``--node-rank``.
+The hosts tell each other how it goes by files in the stage's folder, which all of them see. Times are compared as that file system
+notes them, so the hosts' clocks do not matter. Where all hosts are this machine (a rehearsal), one ``run-stage`` starts all commands.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3_ops.artifacts import write_atomically
-from qwen3_ops.config import RunConfig
 from qwen3_ops.errors import BadInput, ExitCode, Infrastructure, Interrupted
 from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnosis
 
-_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _PERIOD = 0.5  # seconds
 
 
@@ -35,20 +34,8 @@ class Nodes:
     folder: Path
 
     @classmethod
-    def of(cls, run: RunConfig, *, folder: Path, count: int, node_rank: int | None) -> Nodes:
-        """
-        Raises:
-            BadInput: other hosts take part and ``node_rank`` does not say which one this is.
-        """
-        if node_rank is not None and not 0 <= node_rank < count:
-            raise BadInput("no such node", value=node_rank, source="--node-rank", remedy=f"This stage has {count}, counted from 0.")
-        if node_rank is None and count > 1 and any(host not in _THIS_MACHINE for host in run.hosts):
-            raise BadInput(
-                "the stage runs on several hosts",
-                value=", ".join(run.hosts),
-                source="hosts",
-                remedy="Start `run-stage PLAN STAGE --node-rank N` on each of them, N being its place in the list.",
-            )
+    def of(cls, *, folder: Path, count: int, node_rank: int | None) -> Nodes:
+        """``node_rank``: None where every node is here."""
         return cls(ranks=tuple(range(count)) if node_rank is None else (node_rank,), count=count, folder=folder / "nodes")
 
     @property
@@ -128,3 +115,39 @@ class Nodes:
 
     def _began(self, rank: int) -> Path:
         return self.folder / f"node{rank}.began"
+
+
+def place_of_this_host(hosts: Sequence[str], *, count: int, node_rank: int | None) -> int | None:
+    """This host's rank among ``hosts``; None where every node is here, or there is one only.
+
+    Raises:
+        BadInput: none of the hosts is this one, or ``node_rank``, which goes first, is no place in the list.
+    """
+    if node_rank is not None and not 0 <= node_rank < count:
+        raise BadInput("no such node", value=node_rank, source="--node-rank", remedy=f"This stage has {count}, counted from 0.")
+    if count == 1:
+        return None
+    if node_rank is not None:
+        return node_rank
+    here = [rank for rank, host in enumerate(hosts) if _is_here(host)]
+    if len(here) == len(hosts):
+        return None
+    if len(here) == 1:
+        return here[0]
+    raise BadInput(
+        "which of the hosts is this one can not be told from its addresses",
+        value=", ".join(hosts),
+        source="hosts",
+        remedy="Start `run-stage PLAN STAGE --node-rank N` on each of them, N being its place in the list.",
+    )
+
+
+def _is_here(host: str) -> bool:
+    """Whether a socket can be bound to it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qwen3_ops.events import Events, format_seconds
-from qwen3_ops.mindspeed import log_lines as lines
+from qwen3_ops.mindspeed import log_events as lines
 from qwen3_ops.mindspeed.texts import TextReader
 
 _TOLD = 5.0  # seconds between two lines of progress

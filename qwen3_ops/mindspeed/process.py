@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,7 @@ from qwen3_ops.procfs import Identity, children, with_variable
 
 _MARK = "QWEN3_OPS_ENGINE_PROCESS"
 _CHUNK = 1 << 18  # bytes
+_UNKILLABLE = 60.0  # seconds
 
 
 class Child:
@@ -108,12 +110,12 @@ class Child:
         return with_variable(_MARK, self._mark)
 
     def close(self) -> None:
-        """Kill what is left and give everything back."""
-        while self.left_over():
+        """Kill what is left and give everything back; a process that hangs inside a driver can not be killed and is left."""
+        deadline = time.monotonic() + _UNKILLABLE
+        while self.left_over() and time.monotonic() < deadline:
             self.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=0.1)
-        self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._log.close()

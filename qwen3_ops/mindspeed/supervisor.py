@@ -8,8 +8,7 @@ one node's command fails                  the other nodes' commands are stopped
 no line for too long; the loss is NaN     everything is killed; that is the diagnosis
 SIGTERM, SIGINT                           the workers get SIGTERM and ``save_grace`` seconds to save
 ... a second time                         everything is killed
-the supervisor itself is killed           its children end as their output's reader is gone, or are found
-                                          by the runtime's own mark
+the supervisor itself is killed           the next start of the stage ends what is left, then goes on
 ========================================  ==============================================================
 """
 
@@ -30,7 +29,8 @@ from qwen3_ops.command import Command
 from qwen3_ops.errors import BadInput
 from qwen3_ops.events import Events
 from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnoser, Diagnosis
-from qwen3_ops.mindspeed.log_lines import Event, Iteration, Saved, Sign, World, parse_line
+from qwen3_ops.mindspeed.log_events import Event, Iteration, Saved, Sign, World
+from qwen3_ops.mindspeed.log_lines import parse_line
 from qwen3_ops.mindspeed.observation import Observation, Teller
 from qwen3_ops.mindspeed.process import Child
 from qwen3_ops.mindspeed.watchdog import Watchdog, not_a_number
@@ -121,7 +121,7 @@ class Supervisor:
                 self._consider(running, watchdog)
             for child in running:
                 child.close()
-            codes = [child.exit_code or 0 for child in running]
+            codes = [-signal.SIGKILL if child.exit_code is None else child.exit_code for child in running]
         return Ended(
             seen=self.seen,
             diagnoser=self._diagnoser,

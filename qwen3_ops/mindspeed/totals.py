@@ -1,4 +1,4 @@
-"""What a training did so far, all its starts together: written beside the checkpoints with every one of them."""
+"""What a training did so far, all its starts together: written beside the checkpoints with every one, and when a start ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ TOTALS = "totals.json"
 
 
 class Totals(BaseModel):
-    """``seconds``: of the iterations, without saving; those that were repeated after a crash count once."""
+    """``seconds``: of the iterations, without saving; those that were repeated after a crash count again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    iteration: int = 0
     first_loss: float | None = None
     last_loss: float | None = None
     seconds: float = 0.0
@@ -37,11 +36,10 @@ class Totals(BaseModel):
     def write(self, save: Path) -> None:
         write_atomically(save / TOTALS, self.model_dump_json() + "\n")
 
-    def after(self, seen: Observation, *, iteration: int) -> Totals:
+    def after(self, seen: Observation) -> Totals:
         """These totals and what was seen since the start that began with them."""
         first, last = seen.first, seen.last
         return Totals(
-            iteration=iteration,
             first_loss=self.first_loss if self.first_loss is not None or first is None else first.lm_loss,
             last_loss=self.last_loss if last is None else last.lm_loss,
             seconds=self.seconds + seen.seconds,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from qwen3_ops.errors import BadInput
 from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnosis
 from qwen3_ops.mindspeed.diagnosis.signature import Fault
-from qwen3_ops.mindspeed.log_lines import Event, Iteration
+from qwen3_ops.mindspeed.log_events import Event, Iteration
 
 SILENCE = "QWEN3_OPS_SILENCE_SECONDS"
 """Environment variable: seconds without a line after which a command is stopped."""

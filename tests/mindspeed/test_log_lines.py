@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnoser
-from qwen3_ops.mindspeed.log_lines import (
+from qwen3_ops.mindspeed.log_events import (
     Answer,
     Iteration,
     Loaded,
@@ -23,8 +23,8 @@ from qwen3_ops.mindspeed.log_lines import (
     Trainable,
     Validation,
     World,
-    parse_line,
 )
+from qwen3_ops.mindspeed.log_lines import parse_line
 from qwen3_ops.mindspeed.texts import TextReader
 
 PRINTED = (

@@ -5,22 +5,25 @@ import os
 import pytest
 
 from qwen3_ops.errors import BadInput, ExitCode, Infrastructure, Interrupted
-from qwen3_ops.mindspeed.nodes import Nodes
-from qwen3_ops.recipes import tiny
+from qwen3_ops.mindspeed.nodes import Nodes, place_of_this_host
 
 
-def nodes(tmp_path, rank, hosts=("10.0.0.1", "10.0.0.2")):
-    run = tiny().model_copy(update={"hosts": hosts})
-    return Nodes.of(run, folder=tmp_path, count=2, node_rank=rank)
+def nodes(tmp_path, rank):
+    return Nodes.of(folder=tmp_path, count=2, node_rank=rank)
 
 
 def test_who_starts_which_nodes(tmp_path):
-    assert nodes(tmp_path, None, hosts=("localhost", "127.0.0.1")).ranks == (0, 1)
-    assert nodes(tmp_path, 1).others == (0,)
+    assert nodes(tmp_path, None).ranks == (0, 1)
+    assert (nodes(tmp_path, 1).ranks, nodes(tmp_path, 1).others) == ((1,), (0,))
+    far, farther = "192.0.2.77", "192.0.2.78"  # of no machine
+    assert place_of_this_host((), count=1, node_rank=None) is None
+    assert place_of_this_host(("127.0.0.1", "127.0.0.2"), count=2, node_rank=None) is None
+    assert place_of_this_host((far, "127.0.0.1"), count=2, node_rank=None) == 1
+    assert place_of_this_host((far, farther), count=2, node_rank=1) == 1
     with pytest.raises(BadInput, match="--node-rank N"):
-        nodes(tmp_path, None)
+        place_of_this_host((far, farther), count=2, node_rank=None)
     with pytest.raises(BadInput, match="no such node: 2"):
-        nodes(tmp_path, 2)
+        place_of_this_host((far, farther), count=2, node_rank=2)
 
 
 def test_one_hosts_failure_is_told_to_the_others(tmp_path):
