@@ -47,10 +47,10 @@ def main() -> int:
 
 
 def make_plan(options: argparse.Namespace, folder: Path) -> Any:
-    from qwen3_ops.cli import parse_overrides
     from qwen3_ops.pipelines import KINDS, PIPELINES
     from qwen3_ops.plan import make_plan as plan_of
     from qwen3_ops.plan import save_plan
+    from qwen3_ops.planning_cli import parse_overrides
     from qwen3_ops.recipes import tiny
 
     twin = tiny(KINDS[options.pipeline]).model_dump()

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from qwen3_ops import __version__
-from qwen3_ops.cli import parse_overrides
 from qwen3_ops.glossary import GLOSSARY
+from qwen3_ops.planning_cli import parse_overrides
 from qwen3_ops.verbs import VERBS
 
 

@@ -75,3 +75,8 @@ def test_a_refusal_still_tells_what_it_would_take(request_options):
     assert "52.6 GiB" in done.stdout
     done = CliRunner().invoke(app, ["plan", "--recipe", "tiny", *request_options, "--set", "lr=0", "--json"])
     assert json.loads(done.stdout)["findings"][0]["fields"] == ["lr"]
+
+
+def test_the_recipe_may_also_be_set(request_options):
+    plan = json.loads(said("plan", "--set", "recipe=tiny", *request_options, "--json"))
+    assert plan["config"]["recipe"] == "tiny"
