@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data import fast_bpe
+from qwen3_ops.native.data.flags import FLAGS
+from qwen3_ops.native.data.samples import open_tokenizer
 from qwen3_ops.native.data.tokenizer import Tokenizer
 
 TOKENIZER = Path(__file__).parents[2] / "data" / "data" / "tok512"
@@ -115,3 +117,28 @@ def test_other_ids_are_noticed_in_the_first_batch():
     tokenizer._fast._reference = lambda texts: [b"" for _ in texts]
     with pytest.raises(BadInput, match="other ids"):
         tokenizer.encode_batch(["a"])
+
+
+def test_a_text_that_the_pattern_gives_up_on_is_left_to_tokenizers(monkeypatch):
+    tokenizer = _tokenizer()
+    tokenizer.use_tiktoken()
+
+    def give_up(text, *, allowed_special):
+        raise ValueError("Regex error while tokenizing")
+
+    monkeypatch.setattr(tokenizer._fast._encoding, "encode_to_numpy", give_up)
+    assert tokenizer.encode_batch(["a b", "c"]) == SLOW.encode_batch(["a b", "c"])
+
+
+@pytest.mark.parametrize(("size", "pattern", "fast"), [(4 << 20, None, True), ((4 << 20) - 1, None, False), (4 << 20, r"\w+", False)])
+def test_auto_takes_it_for_large_inputs_of_its_kind(tmp_path, size, pattern, fast):
+    folder = tmp_path / "tok"
+    shutil.copytree(TOKENIZER, folder)
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    if pattern is not None:
+        content["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": pattern}
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    argv = ["--input", "-", "--tokenizer-name-or-path", str(folder), "--output-prefix", "-", "--handler-name", "GeneralPretrainHandler"]
+    flags, _ = FLAGS.parse(argv)
+    tokenizer, _ = open_tokenizer(flags, size=size)
+    assert tokenizer.by_tiktoken is fast
