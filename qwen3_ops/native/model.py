@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.model import ModelSpec
+from qwen3_ops.native.kernels import rms_norm, rotate, swiglu
 
 
 class RMSNorm(nn.Module):
@@ -28,8 +29,22 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        return (wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+        return rms_norm(x, self.weight, self.eps)
+
+
+class Linear(nn.Linear):
+    """Without a bias, and without the time that drawing weights takes: they are loaded or drawn elsewhere."""
+
+    def __init__(self, columns: int, rows: int, *, device: torch.device | None, dtype: torch.dtype) -> None:
+        super().__init__(columns, rows, bias=False, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None: ...
+
+
+class WordEmbeddings(nn.Embedding):
+    """Its weights are loaded or drawn elsewhere, too."""
+
+    def reset_parameters(self) -> None: ...
 
 
 class KVCache:
@@ -50,6 +65,15 @@ class KVCache:
         self._store[layer, 1, :, :, self.length : end] = value
         return self._store[layer, 0, :, :, :end], self._store[layer, 1, :, :, :end]
 
+    def spread(self, *, batch: int, max_length: int) -> KVCache:
+        """A cache of ``batch`` rows that all begin with what this one, of a single row, holds."""
+        layers, _, _, groups, _, size = self._store.shape
+        spread = KVCache.__new__(KVCache)
+        spread._store = self._store.new_zeros(layers, 2, batch, groups, max_length, size)
+        spread._store[..., : self.length, :] = self._store[..., : self.length, :]
+        spread.length = self.length
+        return spread
+
     def reorder(self, rows: Tensor) -> None:
         """Make row i of the batch a copy of the old row ``rows[i]`` (beam search)."""
         self._store = self._store[:, :, rows]
@@ -67,8 +91,8 @@ class Attention(nn.Module):
         self.heads_per_group = spec.num_attention_heads // spec.num_query_groups
         width = spec.num_attention_heads * spec.kv_channels
         rows = self.groups * (self.heads_per_group + 2) * self.head_dim
-        self.linear_qkv = nn.Linear(spec.hidden_size, rows, bias=False, device=device, dtype=dtype)
-        self.linear_proj = nn.Linear(width, spec.hidden_size, bias=False, device=device, dtype=dtype)
+        self.linear_qkv = Linear(spec.hidden_size, rows, device=device, dtype=dtype)
+        self.linear_proj = Linear(width, spec.hidden_size, device=device, dtype=dtype)
         self.q_layernorm = RMSNorm(self.head_dim, eps=spec.norm_epsilon, device=device, dtype=dtype)
         self.k_layernorm = RMSNorm(self.head_dim, eps=spec.norm_epsilon, device=device, dtype=dtype)
 
@@ -76,7 +100,7 @@ class Attention(nn.Module):
         b, s, _ = x.shape
         fused = self.linear_qkv(x).view(b, s, self.groups, self.heads_per_group + 2, self.head_dim)
         query, key, value = fused.split([self.heads_per_group, 1, 1], dim=3)
-        query = rotate(self.q_layernorm(query.reshape(b, s, -1, self.head_dim)).transpose(1, 2), rope)  # [b, h, s, d]
+        query = rotate(self.q_layernorm(query).view(b, s, -1, self.head_dim).transpose(1, 2), rope)  # [b, h, s, d]
         key = rotate(self.k_layernorm(key.squeeze(3)).transpose(1, 2), rope)  # [b, g, s, d]
         value = value.squeeze(3).transpose(1, 2)
         if cache is not None:
@@ -92,12 +116,11 @@ class MLP(nn.Module):
 
     def __init__(self, spec: ModelSpec, *, device: torch.device | None, dtype: torch.dtype) -> None:
         super().__init__()
-        self.linear_fc1 = nn.Linear(spec.hidden_size, 2 * spec.ffn_hidden_size, bias=False, device=device, dtype=dtype)
-        self.linear_fc2 = nn.Linear(spec.ffn_hidden_size, spec.hidden_size, bias=False, device=device, dtype=dtype)
+        self.linear_fc1 = Linear(spec.hidden_size, 2 * spec.ffn_hidden_size, device=device, dtype=dtype)
+        self.linear_fc2 = Linear(spec.ffn_hidden_size, spec.hidden_size, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.linear_fc1(x).chunk(2, dim=-1)
-        return cast(Tensor, self.linear_fc2(F.silu(gate) * up))
+        return cast(Tensor, self.linear_fc2(swiglu(self.linear_fc1(x))))
 
 
 class Layer(nn.Module):
@@ -118,7 +141,7 @@ class Layer(nn.Module):
 class Embedding(nn.Module):
     def __init__(self, spec: ModelSpec, *, device: torch.device | None, dtype: torch.dtype) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(spec.padded_vocab_size, spec.hidden_size, device=device, dtype=dtype)
+        self.word_embeddings = WordEmbeddings(spec.padded_vocab_size, spec.hidden_size, device=device, dtype=dtype)
 
 
 class Decoder(nn.Module):
@@ -142,7 +165,7 @@ class Qwen3(nn.Module):
         self.embedding = Embedding(spec, device=device, dtype=dtype)
         self.decoder = Decoder(spec, device=device, dtype=dtype)
         if spec.untie_embeddings_and_output_weights:
-            self.output_layer = nn.Linear(spec.hidden_size, spec.padded_vocab_size, bias=False, device=device, dtype=dtype)
+            self.output_layer = Linear(spec.hidden_size, spec.padded_vocab_size, device=device, dtype=dtype)
 
     @property
     def output_weight(self) -> Tensor:
@@ -229,18 +252,9 @@ def rope_table(positions: Tensor, *, head_dim: int, base: int, dtype: torch.dtyp
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary embedding of [b, heads, s, d], halves paired as Qwen3 does (not interleaved)."""
-    cos, sin = rope
-    left, right = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-right, left), dim=-1) * sin
-
-
 def build_model(spec: ModelSpec, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> Qwen3:
     """A model whose weights are not set yet (no time is spent on drawing numbers)."""
-    with torch.device("meta"):
-        model = Qwen3(spec, dtype=dtype)
-    return model.to_empty(device=device)
+    return Qwen3(spec, dtype=dtype, device=torch.device(device))
 
 
 def load_full_state(model: Qwen3, state: Mapping[str, Tensor]) -> None:

@@ -35,6 +35,40 @@ def test_value_and_gradients(slice_rows: int, dtype: torch.dtype, tolerance: flo
         torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance)
 
 
+def test_blocks_of_the_output_layer_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, labels = problem(torch.bfloat16)
+    whole = torch.autograd.grad(token_losses_mean(hidden, weight, labels), [weight])
+    monkeypatch.setattr(module, "_BLOCK", 7)
+    blocks = torch.autograd.grad(token_losses_mean(hidden, weight, labels), [weight])
+    torch.testing.assert_close(blocks, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_a_gradient_scale_changes_the_rounding_only(scale: float) -> None:
+    hidden, weight, labels = problem()
+    found = torch.autograd.grad(token_losses_mean(hidden, weight, labels, gradient_scale=scale), [hidden, weight])
+    torch.testing.assert_close(
+        found, torch.autograd.grad(token_losses_mean(hidden, weight, labels), [hidden, weight]), rtol=1e-6, atol=1e-9
+    )
+
+
+def test_gradients_can_not_be_asked_for_twice() -> None:
+    hidden, weight, labels = problem()
+    loss = token_losses_mean(hidden, weight, labels)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_extreme_logits_stay_finite() -> None:
+    hidden = (torch.randn(1, 5, 16) * 1e3).requires_grad_()
+    weight, labels = torch.randn(50, 16), torch.arange(5)[None]
+    loss = token_losses_mean(hidden, weight, labels)
+    torch.testing.assert_close(loss, F.cross_entropy(F.linear(hidden, weight).flatten(0, 1), labels.flatten()))
+    loss.backward()
+    assert torch.isfinite(hidden.grad).all()
+
+
 def test_a_frozen_output_layer_gets_no_gradient() -> None:
     hidden, weight, labels = problem()
     frozen = weight.detach()
