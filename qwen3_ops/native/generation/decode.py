@@ -60,24 +60,41 @@ def sampler(*, temperature: float, top_k: int, top_p: float, seed: int) -> Sampl
 
 
 @torch.inference_mode()
+def read(model: Qwen3, beginning: Sequence[int]) -> KVCache:
+    """What the model keeps of a beginning (which may be empty) that several prompts share."""
+    weight = model.output_weight
+    cache = KVCache(model.spec, batch=1, max_length=len(beginning), dtype=weight.dtype, device=weight.device)
+    if beginning:
+        model.hidden_states(torch.tensor([list(beginning)], device=weight.device), cache=cache)
+    return cache
+
+
+@torch.inference_mode()
 def complete(
-    model: Qwen3, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, eos: int, choose: Sampler = greedy
+    model: Qwen3,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos: int,
+    choose: Sampler = greedy,
+    beginning: KVCache | None = None,
 ) -> list[Completion]:
     """Continue ``prompts`` (at least one token each), all in one batch.
+
+    Args:
+        beginning: what was read before the prompts; when not given, what they have in common is read once for all.
 
     Returns:
         One completion a prompt, in their order.
     """
+    if beginning is None:
+        common = common_beginning(prompts)
+        beginning, prompts = read(model, prompts[0][:common]), [prompt[common:] for prompt in prompts]
     device = model.output_weight.device
-    shared = _common_beginning(prompts)
-    rest = [list(prompt[shared:]) for prompt in prompts]
-    width = max(map(len, rest))
-    pads = torch.tensor([width - len(tokens) for tokens in rest], device=device)
-    ids = torch.tensor([[eos] * (width - len(tokens)) + tokens for tokens in rest], device=device)
-    cache = KVCache(model.spec, batch=1, max_length=shared + width + max_new_tokens, dtype=model.output_weight.dtype, device=device)
-    if shared:
-        model.hidden_states(torch.tensor([prompts[0][:shared]], device=device), cache=cache)
-    cache.reorder(torch.zeros(len(prompts), dtype=torch.long, device=device))
+    shared, width = beginning.length, max(map(len, prompts))
+    pads = torch.tensor([width - len(prompt) for prompt in prompts], device=device)
+    ids = torch.tensor([[eos] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    cache = beginning.spread(batch=len(prompts), max_length=shared + width + max_new_tokens)
     columns = torch.arange(shared + width + max_new_tokens, device=device)
     padding = (columns >= shared) & (columns < shared + pads[:, None]) if bool(pads.any()) else None
 
@@ -105,7 +122,7 @@ def _note(done: list[Completion], chosen: list[int], finite: list[bool], *, eos:
             item.tokens.append(token)
 
 
-def _common_beginning(prompts: Sequence[Sequence[int]]) -> int:
+def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
     """Number of tokens that all prompts begin with, leaving at least one of each; 0 for a single prompt."""
     if len(prompts) == 1:
         return 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from qwen3_ops.native.data.templates import TEMPLATES
 from qwen3_ops.native.model_flags import ModelFlags
 
-TASKS = ("greedy", "do_sample", "beam_search", "beam_search_with_sampling")
+TASKS = ("greedy", "do_sample", "beam_search", "beam_search_with_sampling", "chat")
 
 
 class InferenceFlags(ModelFlags):
@@ -51,14 +51,18 @@ class InferenceFlags(ModelFlags):
 class FLAGS(InferenceFlags):
     """One generation; ``--prompts`` and ``--num-beams`` are ours, the real script has one fixed prompt and two beams."""
 
-    REFUSED: ClassVar[dict[str, str]] = {
-        **InferenceFlags.REFUSED,
-        "--hf-chat-template": "give --prompt-type",
-        "--history-turns": "this engine is never interactive",
-    }
-
     task: tuple[str, ...] = ("greedy",)
-    prompts: Path | None = Field(default=None, description="Text file with one prompt a line, or .jsonl with a field prompt (ours).")
+    prompts: Path | None = Field(
+        default=None,
+        description="Text file with one prompt a line, or .jsonl with a field prompt, or messages of role and content (ours).",
+    )
+    hf_chat_template: bool = Field(default=False, description="Write prompts by the tokenizer's own chat template.")
+    enable_thinking: Literal["true", "false"] | None = Field(
+        default=None,
+        description="Whether Qwen3 may think before it answers; when not given, the chat template decides (on), and --prompt-type qwen3 "
+        "has it off, as its training data does.",
+    )
+    history_turns: int = Field(default=3, ge=0, description="Of the task chat: earlier turns that a question comes with.")
     num_beams: int = Field(default=2, ge=2, description="Beams of the tasks beam_search*; the real script has two (ours).")
     temperature: float = Field(default=0.7, gt=0)
     top_k: int = Field(default=0, ge=0, description="Sample from the k likeliest tokens; 0: from all.")
@@ -69,4 +73,9 @@ class FLAGS(InferenceFlags):
         for task in self.task:
             if task not in TASKS:
                 raise ValueError(f"--task {task}: unknown; choose among {', '.join(TASKS)}")
+        if self.hf_chat_template and self.prompt_type is not None:
+            raise ValueError("--hf-chat-template and --prompt-type exclude each other")
+        thinks = self.hf_chat_template or (self.prompt_type is not None and bool(TEMPLATES[self.prompt_type].thought))
+        if self.enable_thinking is not None and not thinks:
+            raise ValueError("--enable-thinking needs --hf-chat-template or --prompt-type qwen3")
         return self

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 from qwen3_ops.errors import BadInput, QualityGate
+from qwen3_ops.native.data.conversation import Conversation
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.generation.beam import beam_search, likeliest, sampled
+from qwen3_ops.native.generation.chat import chat, require_terminal
 from qwen3_ops.native.generation.decode import Completion, Sampler, complete, greedy, sampler
 from qwen3_ops.native.generation.flags import FLAGS
 from qwen3_ops.native.generation.loading import load_model, load_tokenizer
-from qwen3_ops.native.generation.prompts import encode_prompt, read_prompts
+from qwen3_ops.native.generation.prompts import Encode, encoder, read_prompts
 from qwen3_ops.native.model import Qwen3
 from qwen3_ops.verbs import Context, Outcome
 
@@ -55,18 +57,23 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
         BadInput: checkpoint, tokenizer or prompts do not fit.
         QualityGate: a logit is not a number, or the model writes nothing, or one token for ever.
     """
+    if "chat" in flags.task:
+        require_terminal()
     tokenizer = load_tokenizer(flags)
-    questions = read_prompts(flags.prompts)
-    prompts = [encode_prompt(question, tokenizer, prompt_type=flags.prompt_type) for question in questions]
+    encode = encoder(flags, tokenizer)
+    conversations = read_prompts(flags.prompts)
+    questions = [conversation.messages[-1].content for conversation in conversations]
+    prompts = [encode(conversation) for conversation in conversations]
     _check_lengths(prompts, flags)
     model = load_model(flags, events=ctx.events)
     if "task" not in flags.model_fields_set:
         ctx.events.log("no --task: greedy only; this engine is never interactive")
 
     results: list[Generation] = []
+    tasks = [task for task in flags.task if task != "chat"]
     started = time.perf_counter()
-    with ctx.events.progress("generate", total=len(flags.task) * len(prompts), unit="prompts") as progress:
-        for task in flags.task:
+    with ctx.events.progress("generate", total=len(tasks) * len(prompts), unit="prompts") as progress:
+        for task in tasks:
             print(f"\n=============== {_TITLES[task]} ================", flush=True)
             for result in _generate(task, questions, prompts, flags=flags, model=model, tokenizer=tokenizer):
                 print(f"\nYou:\n{result.prompt}\n\nMindSpeed-LLM:\n{result.text}", flush=True)
@@ -78,7 +85,24 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
     if ctx.output is not None:
         lines = (json.dumps(asdict(result), ensure_ascii=False) for result in results)
         (ctx.output / "generations.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Outcome(kind="generation", facts={"prompt_type": flags.prompt_type}, metrics=_check(results, seconds))
+    metrics = _check(results, seconds) if results else {}
+    if "chat" in flags.task:
+        metrics |= {"chat_answers": _chat(flags, encode, model=model, tokenizer=tokenizer)}
+    facts = {"prompt_type": flags.prompt_type, "hf_chat_template": flags.hf_chat_template}
+    return Outcome(kind="generation", facts=facts, metrics=metrics)
+
+
+def _chat(flags: FLAGS, encode: Encode, *, model: Qwen3, tokenizer: Tokenizer) -> int:
+    complete_batch = _completer("do_sample", flags=flags, model=model, eos=tokenizer.eos_token_id)
+
+    def answer(conversation: Conversation) -> str:
+        prompt = encode(conversation)
+        _check_lengths([prompt], flags)
+        (item,) = complete_batch([prompt])
+        _refuse_nan(item, conversation.messages[-1].content)
+        return tokenizer.decode(item.tokens)
+
+    return chat(answer, history_turns=flags.history_turns, with_history=flags.hf_chat_template or flags.prompt_type is not None)
 
 
 def _generate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,18 @@ from typing import Any
 from qwen3_ops.errors import BadInput, QualityGate
 from qwen3_ops.events import Events
 from qwen3_ops.native.data.tokenizer import Tokenizer
-from qwen3_ops.native.generation.decode import Completion, complete
+from qwen3_ops.native.generation.chat_template import load_chat_template
+from qwen3_ops.native.generation.decode import Completion
 from qwen3_ops.native.generation.loading import load_model, load_tokenizer
+from qwen3_ops.native.mmlu.batches import answer_all
 from qwen3_ops.native.mmlu.differences import differences
 from qwen3_ops.native.mmlu.flags import FLAGS
 from qwen3_ops.native.mmlu.questions import Question, Subject, read_subjects
 from qwen3_ops.native.mmlu.scoring import Answer, Score, answer_line, by_subject, read_answer, score, subject_line, table, total_line
-from qwen3_ops.native.model import Qwen3
 from qwen3_ops.verbs import Context, Outcome
 
 Encode = Callable[[str], list[int]]
 """A prompt's tokens."""
-
-_BATCH_TOKENS = 8192  # of the part of the prompts that is not shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +57,12 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
                 ctx.events.warning(note)
                 notes.append(note)
             mine: list[Answer] = []
-            for answer in _answer(subject, asked, flags=flags, tokenizer=tokenizer, model=model):
-                print(answer_line(answer), flush=True)
-                mine.append(answer)
+            answered = answer_all(model, [item.tokens for item in asked], max_new_tokens=flags.max_new_tokens, eos=tokenizer.eos_token_id)
+            for number, completion in answered:
+                mine.append(_scored(subject, asked[number], completion, tokenizer))
                 progress.advance()
+            mine.sort(key=lambda answer: answer.number)
+            print(*map(answer_line, mine), sep="\n")
             print(subject_line(subject.name, score(mine)), flush=True)
             answers += mine
     total, per_subject = score(answers), by_subject(answers)
@@ -76,30 +77,14 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
 
 
 def _in_chat_template(flags: FLAGS, tokenizer: Tokenizer, events: Events) -> Encode:
-    from transformers import AutoTokenizer
-
-    templates = AutoTokenizer.from_pretrained(flags.tokenizer_name_or_path)
-    if not templates.chat_template:
-        raise BadInput("the tokenizer has no chat template", value=flags.tokenizer_name_or_path, remedy="Give --no-chat-template.")
+    template = load_chat_template(flags.tokenizer_name_or_path)
     events.warning("no --no-chat-template: chat turns without a generation prompt; the scores are not those of the runbook's protocol")
-
-    def encode(text: str) -> list[int]:
-        turn = templates.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=False)
-        return tokenizer.encode(turn)
-
-    return encode
+    return lambda text: tokenizer.encode(template([{"role": "user", "content": text}], add_generation_prompt=False))
 
 
 def _asked(subject: Subject, encode: Encode, *, flags: FLAGS) -> list[Asked]:
     limit = flags.max_position_embeddings - flags.max_new_tokens
     return [_ask(subject, number, question, encode, limit=limit) for number, question in enumerate(subject.questions)]
-
-
-def _answer(subject: Subject, asked: Sequence[Asked], *, flags: FLAGS, tokenizer: Tokenizer, model: Qwen3) -> Iterator[Answer]:
-    for batch in _batches(asked):
-        done = complete(model, [item.tokens for item in batch], max_new_tokens=flags.max_new_tokens, eos=tokenizer.eos_token_id)
-        for item, completion in zip(batch, done, strict=True):
-            yield _scored(subject, item, completion, tokenizer)
 
 
 def _ask(subject: Subject, number: int, question: Question, encode: Encode, *, limit: int) -> Asked:
@@ -114,20 +99,6 @@ def _ask(subject: Subject, number: int, question: Question, encode: Encode, *, l
         source=f"{subject.name}, question {number + 1}",
         remedy="Leave it out, or evaluate a model with a longer context.",
     )
-
-
-def _batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
-    """In order; the common beginning of a batch costs nothing, so only what differs is counted."""
-    batch: list[Asked] = []
-    width = 0
-    for item in asked:
-        differing = len(item.question.prompt().encode())  # bytes: at least as many as tokens
-        width = max(width, differing)
-        if batch and width * (len(batch) + 1) > _BATCH_TOKENS:
-            yield batch
-            batch, width = [], differing
-        batch.append(item)
-    yield batch
 
 
 def _scored(subject: Subject, item: Asked, completion: Completion, tokenizer: Tokenizer) -> Answer:
