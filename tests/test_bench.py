@@ -11,6 +11,10 @@ from typer.testing import CliRunner
 
 from qwen3_ops.bench.corpus import alpaca, write_alpaca
 from qwen3_ops.bench.data import Figures, Run, measure, print_figures
+from qwen3_ops.bench.train import CASES, Case, Row
+from qwen3_ops.bench.train import Figures as TrainFigures
+from qwen3_ops.bench.train import measure as measure_training
+from qwen3_ops.bench.train import print_figures as print_training
 from qwen3_ops.cli import app
 from qwen3_ops.errors import BadInput
 
@@ -66,3 +70,36 @@ def test_the_reading_of_logs_is_measured():
     result = CliRunner().invoke(app, ["bench", "log", "--lines", "1000", "--repeat", "1", "--json"])
     figures = json.loads(result.output)
     assert figures["training_lines_per_second"] > 0 and figures["other_lines_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_training_steps_of_both_candidates_do_the_same():
+    shape = {**CASES["tiny twin, 4 x 128 tokens"].shape, "num_hidden_layers": 1, "vocab_size": 128}
+    case = Case(shape=shape, rows=2, length=16, learnt=0.5, steps=4, warm_up=1)
+    figures = measure_training(repeat=1, seed=1, cases={"small": case})
+    ours, theirs = (figures.rows["small"][candidate] for candidate in ("ours", "transformers"))
+    assert ours.losses == pytest.approx(theirs.losses, abs=1e-5)
+    assert len(ours.losses) == 5
+    assert ours.losses[-1] != ours.losses[0]
+    assert min(ours.cpu_per_step, theirs.cpu_per_step, ours.peak_mb, theirs.peak_mb) > 0
+    assert ours.utilisation is None  # not every token is learnt
+    print_training(figures, {"small": case})
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(BadInput, match=r"no such device|no torch_npu"):
+        measure_training(repeat=1, seed=1, device="npu")
+    with pytest.raises(BadInput, match="no such device"):
+        measure_training(repeat=1, seed=1, device="abacus")
+
+
+def test_slower_or_larger_steps_are_said(capsys):
+    title = "the same, 1 x 4096 tokens"
+    ours = Row(steps_per_second=2.0, cpu_per_step=1.0, tokens_per_second=8192, peak_mb=700, losses=[1.0], tflops=1.0, utilisation=0.5)
+    theirs = ours.model_copy(update={"steps_per_second": 3.0, "cpu_per_step": 2.0, "peak_mb": 1000})
+    rows = {title: {"ours": ours, "transformers": theirs}}
+    print_training(TrainFigures(machine="m", device="cpu", dtype="fp32", rounds=1, peak_tflops=None, rows=rows))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "steps a second over transformers': 0.67 (reach: 1) missed" in said
+    assert "CPU seconds a step over transformers': 0.50 (reach: 1) reached" in said
+    assert "peak memory over transformers': 0.70 (reach: 0.6) missed" in said

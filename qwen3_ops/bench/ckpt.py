@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -18,12 +17,12 @@ from typing import Literal
 from pydantic import BaseModel
 
 from qwen3_ops.bench.machine import describe_machine
+from qwen3_ops.bench.models import HIDDEN_1024, write_random_model
 from qwen3_ops.errors import OpsError
 
 SLOPE_RATIO, MERGE_RATIO, PEAK_MB, GROWTH_MB, START_UP = 1.5, 2.0, 1000.0, 100.0, 3.0
 """What is to be reached: times the copy's seconds per further GB (twice), megabytes, megabytes, seconds."""
 
-_SHAPE = {"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072}
 _SMALLEST = "start-up"
 _LAYERS = {_SMALLEST: 2, "1 GB": 12, "2 GB": 44}
 """About 20, 500 and 1,000 million parameters, of which 311 million lie in the vocabulary's two matrices, but for the smallest."""
@@ -91,7 +90,8 @@ def measure(*, repeat: int, seed: int, folder: Path | None = None) -> Figures:
 def _prepare(work: Path, *, layers: int, vocab: int, seed: int) -> None:
     """A model, its checkpoint and an adapter of it."""
     work.mkdir()
-    _make_model(work / "hf", layers=layers, vocab=vocab, seed=seed)
+    shape = {**HIDDEN_1024, "vocab_size": vocab, "num_hidden_layers": layers, "tie_word_embeddings": False}
+    write_random_model(work / "hf", seed=seed, **shape)
     _convert(work, *_flags(work, "hf to mg, TP1 PP1"), "--save-dir", str(work / "base"))
     _make_adapter(work / "base", work / "adapter")
 
@@ -138,32 +138,6 @@ def _timed(command: Sequence[str], *, log: Path) -> tuple[float, float]:
         raise OpsError("a measured process failed", value=log.read_text(errors="replace")[-2000:])
     unit = 1 if sys.platform == "darwin" else 1024
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6
-
-
-def _make_model(folder: Path, *, layers: int, vocab: int, seed: int) -> None:
-    """A Qwen3 of random weights, tensor by tensor."""
-    import torch
-
-    from qwen3_ops.model import ModelSpec
-    from qwen3_ops.native.checkpoint.hf import write_weights
-    from qwen3_ops.native.checkpoint.mcore_writer import StateSource
-    from qwen3_ops.native.checkpoint.modules import base_names, shape_of
-    from qwen3_ops.native.checkpoint.state import LazyState
-
-    folder.mkdir()
-    config = {
-        "model_type": "qwen3", **_SHAPE, "num_hidden_layers": layers, "vocab_size": vocab, "tie_word_embeddings": False,
-        "rope_theta": 1000000, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096, "torch_dtype": "bfloat16",
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    model = ModelSpec.from_hf(folder)
-    names = list(base_names(model))
-
-    def random(name: str) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(seed + names.index(name))
-        return torch.empty(shape_of(name, model), dtype=torch.bfloat16).normal_(0.0, 0.02, generator=generator)
-
-    write_weights(folder, StateSource(LazyState(names, random), torch.bfloat16), model=model, dtype=torch.bfloat16)
 
 
 def _make_adapter(base: Path, folder: Path) -> None:

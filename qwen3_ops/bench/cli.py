@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,6 +59,44 @@ def log(
     from qwen3_ops.bench.log import measure, print_figures
 
     figures = measure(lines=lines, repeat=repeat)
+    if as_json:
+        print(figures.model_dump_json(indent=2))
+    else:
+        print_figures(figures)
+
+
+@app.command()
+def train(
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds, ours and transformers' by turns; the fastest counts.")] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda or npu.")] = "cpu",
+    dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="bf16 has fp32 master weights on both sides.")] = "fp32",
+    peak_tflops: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="The device's peak by its data sheet, for the utilisation; else a product's is measured."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and tokens.")] = 1234,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Our training step beside transformers' Qwen3, on the same weights and batches."""
+    from qwen3_ops.bench.train import measure, print_figures
+
+    figures = measure(repeat=repeat, seed=seed, device=device, dtype=dtype, peak_tflops=peak_tflops)
+    if as_json:
+        print(figures.model_dump_json(indent=2))
+    else:
+        print_figures(figures)
+
+
+@app.command()
+def mmlu(
+    questions: Annotated[int, typer.Option(min=2, help="Of one subject; MMLU's have 100 to 1534.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of weights and tokens.")] = 1234,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Questions a second of evaluate, beside whole prompts one at a time."""
+    from qwen3_ops.bench.mmlu import measure, print_figures
+
+    figures = measure(questions=questions, seed=seed)
     if as_json:
         print(figures.model_dump_json(indent=2))
     else:
