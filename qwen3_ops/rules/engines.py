@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -53,17 +54,29 @@ def mindspeed_is_there(run: RunConfig, stages: Sequence[StageRequest]) -> Iterat
         )
 
 
-@rule("engine", "cpu_engine", "mindspeed_version", "prompt_type", "handler_name")
+@rule("engine", "cpu_engine", "mindspeed_version", "mindspeed_dir", "prompt_type", "handler_name")
 def template_is_in_this_version(run: RunConfig) -> Iterator[Finding]:
-    used = "mindspeed" in (run.engine, run.cpu_engine) and run.handler_name != "GeneralPretrainHandler"
-    if used and run.mindspeed_version == "2.1.0" and run.prompt_type == "qwen3":
+    if "mindspeed" not in (run.engine, run.cpu_engine) or run.handler_name == "GeneralPretrainHandler":
+        return
+    path = Path(run.mindspeed_dir) / "configs" / "finetune" / "templates.json"
+    known = _templates(path)
+    lacks = run.prompt_type not in known if known else run.mindspeed_version == "2.1.0" and run.prompt_type == "qwen3"
+    if lacks:
         yield Finding(
-            rule="prompt_type must be in the version's configs/finetune/templates.json",
+            rule="prompt_type must be in MindSpeed-LLM's configs/finetune/templates.json",
             fields=("prompt_type", "mindspeed_version"),
-            values="prompt_type = qwen3, mindspeed_version = 2.1.0, which accepts the name on the command line and has no such template",
-            consequence="the script ends with 'Template qwen3 does not exist.'",
+            values=f"prompt_type = {run.prompt_type}, which {path if known else '2.1.0 accepts on the command line but'} does not have",
+            consequence=f"the script ends with 'Template {run.prompt_type} does not exist.'",
             remedy="choose qwen, or a newer MindSpeed-LLM",
         )
+
+
+def _templates(path: Path) -> set[str]:
+    """Names in MindSpeed-LLM's own list; none where it is not on this machine, or is no such list."""
+    try:
+        return {template["name"] for template in json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 @rule("cpu_engine", "mindspeed_version", "load")

@@ -157,6 +157,17 @@ def test_signs_that_the_real_scripts_refuse(machine):
     assert machine.findings(output_root=str(machine.folder / "数据 out~1")) == []
 
 
+def test_the_templates_that_mindspeed_has(machine):
+    configs = machine.mindspeed / "configs" / "finetune"
+    configs.mkdir(parents=True)
+    (configs / "templates.json").write_text('[{"name": "qwen3"}]')
+    assert machine.findings(prompt_type="qwen3") == []
+    (finding,) = machine.findings(prompt_type="qwen")
+    assert "Template qwen does not exist" in finding.consequence
+    (configs / "templates.json").write_text("{}")
+    assert machine.findings(prompt_type="qwen") == []
+
+
 def test_a_stranger_among_the_questions(machine):
     (machine.tasks / "README").touch()
     (finding,) = machine.findings()
