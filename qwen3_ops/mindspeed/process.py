@@ -21,9 +21,10 @@ _UNKILLABLE = 60.0  # seconds
 
 
 class Child:
-    """A command in a session of its own, stdout and stderr in one stream and raw in ``log``.
+    """A command in a process group of its own, stdout and stderr in one stream and raw in ``log``.
 
-    Workers of torchrun open sessions of their own, so everything is marked by an environment variable. The mark is the
+    Not in a session of its own: who stops a job tells session leaders, and torchrun, once told, gives its workers half a
+    minute. Its workers open sessions of their own, so everything is marked by an environment variable. The mark is the
     log's path: what an earlier start of the same stage left behind, when it was killed itself, is found and ended first.
     """
 
@@ -48,7 +49,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                preexec_fn=os.setpgrp,  # noqa: PLW1509 - process_group=0 came with Python 3.11
             )
         except OSError as error:
             self._log.close()

@@ -67,6 +67,11 @@ def test_arguments_pass_through_no_shell(run, tmp_path):
     assert (tmp_path / "engine.log").read_text().strip() == repr(nasty)
 
 
+def test_neither_a_terminal_nor_who_stops_session_leaders_reaches_the_command(run, tmp_path):
+    run(python("import os; print(os.getpgid(0) == os.getpid(), os.getsid(0) == os.getpid())"))
+    assert (tmp_path / "engine.log").read_text() == "True False\n"
+
+
 def test_the_program_is_looked_up_in_the_commands_own_path(run, tmp_path):
     program = tmp_path / "bin" / "torchrun"
     program.parent.mkdir()
