@@ -110,7 +110,7 @@ def check_fit(base: McoreCheckpoint, adapter: McoreCheckpoint) -> None:
 
 
 class MergedSource:
-    """The merged model as a source: each tensor is merged while it is read."""
+    """The merged model as a source: each tensor is merged while it is read. ``adapter`` makes its tensors in ``dtype``."""
 
     def __init__(self, base: Source, adapter: Source, *, settings: LoraSettings, dtype: torch.dtype, precision: MergePrecision) -> None:
         self._base, self._adapter, self._settings, self._dtype, self._precision = base, adapter, settings, dtype, precision
@@ -133,7 +133,7 @@ class MergedSource:
         base = self._base.make(self._plain[name])
         if not self.is_target(name):
             return base
-        a, b = (self._adapter.make(lora).full().to(self._dtype) for lora in self._lora_names(name))
+        a, b = (self._adapter.make(lora).full() for lora in self._lora_names(name))
         self._merges[name] = merge = Merge(a, b, scale=self._settings.scale, precision=self._precision)
         return base.cast(self._dtype).changed(self._dtype, merge)
 

@@ -116,7 +116,8 @@ def opened_mg(
     source: Source = base
     if adapter is not None and settings is not None:
         base, extra = (adapter, adapter_extra) if adapter.has_base else (checkpoint, extra)
-        source = merging = MergedSource(base, adapter, settings=settings, dtype=dtype, precision=precision)
+        lora = Prepared(adapter, dtype=dtype, folder=adapter.folder)
+        source = merging = MergedSource(base, lora, settings=settings, dtype=dtype, precision=precision)
     return Opened(
         source=Prepared(source, dtype=dtype, folder=base.folder),
         folder=base.folder,

@@ -273,6 +273,19 @@ def test_untrained_adapter(golden, adapter, tmp_path, convert):
     refused(convert, tmp_path / "out", "changes nothing", **merge_golden(golden, adapter))
 
 
+def test_nan_in_an_adapter(golden, adapter, tmp_path, convert):
+    """The adapter is named, not the base."""
+    checkpoint = open_checkpoint(adapter)
+    state = {name: tensor.clone() for name, tensor in checkpoint.full_state_dict().items()}
+    state["decoder.layers.1.mlp.linear_fc2.lora_B.default.weight"][3, 0] = float("nan")
+    write_checkpoint(
+        adapter, iteration=100, state=state, model=checkpoint.model, layout=checkpoint.layout, dtype="bf16",
+        extra_args={"lora_alpha": 32}, lora_only=True,
+    )  # fmt: skip
+    error = refused(convert, tmp_path / "out", "weights hold NaN", **merge_golden(golden, adapter))
+    assert error.source == adapter
+
+
 def test_lora_alpha_from_the_manifest(golden, adapter, tmp_path, convert, monkeypatch):
     """An adapter whose args name no targets says nothing of alpha: its manifest does."""
     from qwen3_ops.native.checkpoint import lora
