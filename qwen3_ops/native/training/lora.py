@@ -21,12 +21,13 @@ def is_lora(name: str) -> bool:
     return ".lora_A." in name or ".lora_B." in name
 
 
-def add_lora(model: Qwen3, flags: FLAGS, *, dtype: torch.dtype) -> None:
+def add_lora(model: Qwen3, flags: FLAGS) -> None:
     """Wrap the target modules in place and freeze everything else.
 
     The new state keys are ``MODULE.base_layer.weight`` and ``MODULE.lora_{A,B}.default.weight``, the latter
-    of ``dtype`` and not set yet: the model may be on the meta device.
+    of the model's dtype and not set yet: the model may be on the meta device.
     """
+    dtype = model.decoder.final_layernorm.weight.dtype
     with torch.device("meta"):
         _inject(model, flags)
     for name, parameter in model.named_parameters():

@@ -1,7 +1,7 @@
 """FSDP2 (``--use-torch-fsdp2``): every process keeps a part of each parameter, gradient and moment.
 
-PyTorch's ``fully_shard`` gathers a layer's weights while they are needed. Trainable parameters are kept
-in fp32 and gathered in the dtype of the run: they are the master weights.
+PyTorch's ``fully_shard`` gathers a layer's weights while they are needed. Parameters are kept in fp32 and gathered
+in the dtype of the run: they are the master weights. Frozen ones as well, for torch 2.6 wants one dtype in a layer.
 """
 
 from __future__ import annotations

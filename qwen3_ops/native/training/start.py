@@ -81,11 +81,11 @@ def load_model(flags: FLAGS, *, world: World, events: Events) -> tuple[Qwen3, Mc
 def _without_weights(flags: FLAGS, world: World) -> Qwen3:
     """The model on its device, in parts where the flags ask for it; no time is spent on drawing numbers."""
     dtype = as_torch_dtype(flags.params_dtype_name)
-    trained = torch.float32 if flags.use_torch_fsdp2 else dtype
+    kept = torch.float32 if flags.use_torch_fsdp2 else dtype
     with torch.device("meta"):
-        model = Qwen3(flags.model_spec(), dtype=dtype if flags.lora else trained)
+        model = Qwen3(flags.model_spec(), dtype=kept)
     if flags.lora:
-        add_lora(model, flags, dtype=trained)
+        add_lora(model, flags)
     if flags.use_torch_fsdp2:
         shard(model, world, dtype=dtype)
     return model.to_empty(device=world.device)
