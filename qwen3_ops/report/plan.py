@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Column, Table
 
 from qwen3_ops.config import RunConfig
@@ -67,16 +68,14 @@ def print_sweep(candidates: Sequence[Candidate], *, config: RunConfig, most: int
 
 
 def _print_stages(console: Console, plan: Plan) -> None:
-    table = Table("section", "task", "stage", "engine", "command", Column("artifact", no_wrap=True), Column("GB", justify="right"))
+    table = Table("section", Column("task", no_wrap=True), "engine", Column("artifact", no_wrap=True), Column("GB", justify="right"))
     sizes = {} if plan.forecast is None else plan.forecast.artifacts
     for stage in plan.stages:
         nodes = f" on {len(stage.commands)} nodes" if len(stage.commands) > 1 else ""
         table.add_row(
             stage.section,
             stage.name,
-            stage.title,
             stage.engine + nodes,
-            stage.verb,
             f"{'reuse' if stage.reused else 'make'} {stage.key}",
             f"{sizes[stage.name] / 1e9:.2g}" if stage.name in sizes else "",
         )
@@ -88,12 +87,10 @@ def _print_mends(console: Console, plan: Plan) -> None:
     for stage in plan.stages:
         for mend in stage.mends:
             reasons.setdefault((mend.flag, mend.why), []).append(stage.name)
-    if not reasons:
-        return
-    table = Table(Column("mended", no_wrap=True), "what is wrong with the runbook's", "in")
+    if reasons:
+        console.print("In this the commands differ from the runbook's:")
     for (flag, why), names in reasons.items():
-        table.add_row(flag, why, ", ".join(names))
-    console.print(table)
+        console.print(Padding(f"[bold]{flag}[/bold]: {escape(why)} ({', '.join(names)})", (0, 0, 0, 2)))
 
 
 def _print_findings(console: Console, findings: Sequence[Finding]) -> None:
