@@ -35,7 +35,7 @@ class PlanOperator(BaseOperator):
     """
 
     def __init__(self, *, task_id: str = "plan", **kwargs: Any) -> None:
-        super().__init__(task_id=task_id, retries=0, **kwargs)
+        super().__init__(task_id=task_id, **kwargs)
 
     def execute(self, context: Context) -> dict[str, str]:
         # Airflow checks the values of params, but lets unknown keys of conf through: the plan sees both.

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from asgiref.sync import sync_to_async
 
 from qwen3_airflow.lines import Lines, tell
 from qwen3_airflow.runtimes import PATIENCE, get_runtime
@@ -167,4 +166,6 @@ def _followed(handle: Handle) -> int:
 
 
 async def _in_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
-    return await sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
+    # Not asgiref's sync_to_async: it drops the message of a cancellation, by which the triggerer knows that a person
+    # ended the task and that on_kill is due.
+    return await asyncio.to_thread(function, *args, **kwargs)

@@ -42,6 +42,8 @@ from qwen3_ops.errors import BadInput
 STOP = "stop.json"
 """Which container was told to stop, and until when it may save."""
 
+STOPPER_LOG = "stopper.log"
+
 PLUGINS = str(Path(__file__).resolve().parents[2])
 _ENDED = ("exited", "dead")
 _SIGNALS = {128 + 9: -9, 128 + 15: -15}
@@ -124,17 +126,7 @@ class DockerRuntime:
         except RuntimeUnavailable:  # the process that keeps the grace is more patient
             signalled = False
         order = {"address": asdict(self.engine.address), "container": handle.id, "grace": grace, "told": signalled}
-        stopper = subprocess.Popen(
-            [sys.executable, "-m", "qwen3_airflow.runtimes.docker_stopper"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([PLUGINS, os.environ.get("PYTHONPATH", "")])},
-            start_new_session=True,
-        )
-        assert stopper.stdin is not None
-        with stopper.stdin as pipe:
-            pipe.write(json.dumps(order).encode())
+        start_stopper("docker_stopper", order, log=handle.job_folder / STOPPER_LOG)
 
     def remove(self, handle: Handle) -> None:
         self.engine.remove(handle.id, force=True)
@@ -168,6 +160,22 @@ class DockerRuntime:
         except APIError:
             self.engine.remove(container_id, force=True)
             raise
+
+
+def start_stopper(module: str, order: Mapping[str, Any], *, log: Path) -> None:
+    """A process that outlives this one and keeps the grace; what it has to say goes to ``log``."""
+    with log.open("ab") as file:
+        stopper = subprocess.Popen(
+            [sys.executable, "-m", f"qwen3_airflow.runtimes.{module}"],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([PLUGINS, os.environ.get("PYTHONPATH", "")])},
+            start_new_session=True,
+        )
+    assert stopper.stdin is not None
+    with stopper.stdin as pipe:
+        pipe.write(json.dumps(order).encode() + b"\n")
 
 
 def image_environment(engine: Engine, profile: HostProfile) -> dict[str, str]:

@@ -15,7 +15,7 @@ from qwen3_airflow.runtimes.engine import Engine, EngineAddress
 
 _PATIENCE = 3600.0
 _PERIOD = 0.5
-_LINGER = 30.0
+_LINGER = 15.0
 
 
 def stop(engine: Engine, container: str, *, grace: float, told: bool = False, linger: float = _LINGER) -> None:
@@ -44,7 +44,7 @@ def _runs(engine: Engine, container: str) -> bool:
 
 
 def main() -> None:
-    order = json.load(sys.stdin)
+    order = json.loads(sys.stdin.readline())  # not to its end: a fork of who asked may hold the pipe open
     address = EngineAddress(**order["address"])
     stop(Engine(address.connect, address=address, patience=_PATIENCE), order["container"], grace=order["grace"], told=order["told"])
 

@@ -45,7 +45,7 @@ def _signal(engine: Engine, container: str, python: str, pid: int | None, number
 
 
 def main() -> None:
-    order = json.load(sys.stdin)
+    order = json.loads(sys.stdin.readline())  # not to its end: a fork of who asked may hold the pipe open
     address = EngineAddress(**order.pop("address"))
     stop(Engine(address.connect, address=address, patience=_PATIENCE), **{**order, "folder": Path(order["folder"])})
 

@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import time
 import uuid
 from dataclasses import asdict
@@ -29,7 +26,7 @@ from qwen3_airflow.ascend.leases import choose, holders
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes import container
 from qwen3_airflow.runtimes.base import LOG, Ended, Handle, Job, read_log
-from qwen3_airflow.runtimes.docker import PLUGINS, ended_by_record, read_json
+from qwen3_airflow.runtimes.docker import STOPPER_LOG, ended_by_record, read_json, start_stopper
 from qwen3_airflow.runtimes.engine import Engine
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.attempt import ATTEMPT
@@ -121,17 +118,7 @@ class SharedContainerRuntime:
             "folder": str(handle.job_folder),
             "attempt": handle.attempt,
         }
-        stopper = subprocess.Popen(
-            [sys.executable, "-m", "qwen3_airflow.runtimes.exec_stopper"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([PLUGINS, os.environ.get("PYTHONPATH", "")])},
-            start_new_session=True,
-        )
-        assert stopper.stdin is not None
-        with stopper.stdin as pipe:
-            pipe.write(json.dumps(order).encode())
+        start_stopper("exec_stopper", order, log=handle.job_folder / STOPPER_LOG)
 
     def remove(self, handle: Handle) -> None:
         (handle.job_folder / EXEC).unlink(missing_ok=True)
