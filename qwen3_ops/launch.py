@@ -52,8 +52,8 @@ def _device_env(run: RunConfig, rank: int) -> dict[str, str]:
 
 
 def _own_address(run: RunConfig, rank: int) -> str | None:
-    """Of a node among several, where ``hosts`` tells it; an interface that is named decides by itself."""
-    if run.nnodes == 1 or run.socket_ifname is not None or rank >= len(run.hosts):
+    """Of a node among several, where ``hosts`` tells it; an interface that is named decides by itself. The runbook sets none."""
+    if run.fidelity == "runbook" or run.nnodes == 1 or run.socket_ifname is not None or rank >= len(run.hosts):
         return None
     try:
         return str(ipaddress.ip_address(run.hosts[rank]))

@@ -162,17 +162,25 @@ def test_what_has_no_flag_reaches_the_environment():
 
 def test_hosts_give_the_master_and_the_ranks():
     for node in (0, 1):
-        command = rendered(f"multinode_pretrain_node{node}", hosts="10.1.0.7, 10.1.0.8")
+        hosts = {"hosts": "10.1.0.7, 10.1.0.8"}
+        command = render_command(f"multinode_pretrain_node{node}", overrides=hosts, model_dir=None, fidelity="mended").command
         assert command.env["HCCL_IF_IP"] == ("10.1.0.7", "10.1.0.8")[node]
         argv = command.argv
         assert argv[argv.index("--master_addr") + 1] == "10.1.0.7"
         assert argv[argv.index("--node_rank") + 1] == str(node)
 
 
-def test_an_interface_or_a_name_says_no_address():
-    assert "HCCL_IF_IP" not in rendered("multinode_pretrain_node1", hosts="10.1.0.7,10.1.0.8", socket_ifname="eth0").env
-    assert "HCCL_IF_IP" not in rendered("multinode_pretrain_node1", hosts="npu-a,npu-b").env
-    assert "HCCL_IF_IP" not in rendered("pretrain", hosts="10.1.0.7").env
+@pytest.mark.parametrize(
+    ("name", "fidelity", "changes"),
+    [
+        ("multinode_pretrain_node1", "mended", {"hosts": "10.1.0.7,10.1.0.8", "socket_ifname": "eth0"}),
+        ("multinode_pretrain_node1", "mended", {"hosts": "npu-a,npu-b"}),
+        ("multinode_pretrain_node1", "runbook", {"hosts": "10.1.0.7,10.1.0.8"}),
+        ("pretrain", "mended", {"hosts": "10.1.0.7"}),
+    ],
+)
+def test_an_interface_a_name_or_the_runbook_says_no_address(name, fidelity, changes):
+    assert "HCCL_IF_IP" not in render_command(name, overrides=changes, model_dir=None, fidelity=fidelity).command.env
 
 
 MENDS = {
