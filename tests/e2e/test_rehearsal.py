@@ -168,6 +168,7 @@ def test_data_export_and_scores_equal_the_native_engines(rehearsal, native):
     assert {name: ours[name] for name in ("accuracy", "correct", "questions", "unanswered")} == {
         name: theirs[name] for name in ("accuracy", "correct", "questions", "unanswered")
     }
+    assert rehearsal.manifest("prepare_dataset").metrics["documents"] == native.manifest("prepare_dataset").metrics["records"]
     texts = [json.loads((run.output("generate") / "generations.jsonl").read_text())["text"] for run in (rehearsal, native)]
     assert texts[0] == texts[1]
 

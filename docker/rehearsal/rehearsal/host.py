@@ -46,4 +46,4 @@ def _preprocess(argv: list[str]) -> None:
         raise ValueError(f"{folder} is not a directory or does not exist")
     say(f"building dataset: {get_flag(argv, '--input')}", f"Output prefix: {get_flag(argv, '--output-prefix')}")
     made = VERBS["preprocess-data"].implementation()(flags, Context(events=Events(), output=folder))
-    say(f"Processed {made.metrics.get('rows', 0)} documents (0.0 docs/s, 0.0 MB/s).")
+    say(f"Processed {made.metrics['records']} documents (0.0 docs/s, 0.0 MB/s).")
