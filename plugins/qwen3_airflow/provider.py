@@ -40,7 +40,18 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {"integration-name": "Qwen3", "external-doc-url": "https://huggingface.co/Qwen/Qwen3-14B", "tags": ["software"]},
         ],
-        "operators": [{"integration-name": "Qwen3", "python-modules": ["qwen3_airflow.operators", "qwen3_airflow.sharded"]}],
+        "operators": [
+            {
+                "integration-name": "Qwen3",
+                "python-modules": [
+                    "qwen3_airflow.operators",
+                    "qwen3_airflow.sharded",
+                    "qwen3_airflow.ascend.operators",
+                    "qwen3_airflow.ascend.reaper",
+                    "qwen3_airflow.ascend.shared_container",
+                ],
+            }
+        ],
         "hooks": [{"integration-name": "Qwen3", "python-modules": ["qwen3_airflow.ascend.hook"]}],
         "triggers": [{"integration-name": "Qwen3", "python-modules": ["qwen3_airflow.triggers"]}],
         "connection-types": [_ASCEND_CONNECTION],

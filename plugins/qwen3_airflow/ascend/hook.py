@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 from pydantic import ValidationError
 
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.ascend.recipes import DEFAULT_HOST_RECIPE, HOST_RECIPES
+from qwen3_airflow.runtimes.base import RuntimeUnavailable
 from qwen3_ops.errors import BadInput
 
 if TYPE_CHECKING:
@@ -50,18 +52,28 @@ class AscendHook(BaseHook):
         return self._connection
 
     def get_conn(self) -> APIClient:
-        """A new client of the engine, logged in to the registry where the connection names one."""
+        """A new client of the engine, logged in to the registry where the connection names one.
+
+        Raises:
+            RuntimeUnavailable: it does not answer.
+        """
         from airflow.providers.docker.hooks.docker import DockerHook
 
         from qwen3_airflow.runtimes.engine import CALL_TIMEOUT
 
         address = self.address()
-        return DockerHook(
+        hook = DockerHook(
             docker_conn_id=self.connection.extra_dejson.get("docker_conn_id") or None,
             base_url=address.url,
             tls=DockerHook.construct_tls_config(ca_cert=address.ca_cert, client_cert=address.client_cert, client_key=address.client_key),
             timeout=CALL_TIMEOUT,
-        ).get_conn()
+        )
+        try:
+            return hook.get_conn()
+        except AirflowNotFoundException:  # the registry's connection lacks something
+            raise
+        except AirflowException as error:
+            raise RuntimeUnavailable(f"the Docker Engine at {address.url} does not answer: {error}") from error
 
     def address(self) -> EngineAddress:
         """Where the engine listens, for processes that have no Airflow."""

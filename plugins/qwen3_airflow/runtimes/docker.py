@@ -164,13 +164,14 @@ class DockerRuntime:
 
 def start_stopper(module: str, order: Mapping[str, Any], *, log: Path) -> None:
     """A process that outlives this one and keeps the grace; what it has to say goes to ``log``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
     with log.open("ab") as file:
         stopper = subprocess.Popen(
             [sys.executable, "-m", f"qwen3_airflow.runtimes.{module}"],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([PLUGINS, os.environ.get("PYTHONPATH", "")])},
+            env={**inherited, "PYTHONPATH": os.pathsep.join([PLUGINS, os.environ.get("PYTHONPATH", "")])},
             start_new_session=True,
         )
     assert stopper.stdin is not None

@@ -1,4 +1,8 @@
-"""Calls of a Docker Engine that may be away for a while."""
+"""Calls of a Docker Engine that may be away for a while.
+
+Imports no Airflow: the processes that keep a stopped container's grace could not, because a
+task's environment hides the database from it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException
 from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
 from requests.exceptions import RequestException
@@ -40,7 +43,7 @@ class Engine:
     """The engine's client, made anew after the engine was away.
 
     Args:
-        connect: makes a client.
+        connect: makes a client, or raises RuntimeUnavailable.
         address: for processes that outlive this one.
         patience: seconds for which a call is repeated while the engine does not answer; only
             calls that may be repeated come here: containers are created by name, so that a
@@ -102,6 +105,6 @@ class Engine:
             return getattr(self._client, verb)(*args, **kwargs)
         except APIError:
             raise
-        except (RequestException, DockerException, AirflowException, OSError) as error:  # refused, timed out, cut off
+        except (RequestException, DockerException, OSError) as error:  # refused, timed out, cut off
             self._client = None
             raise RuntimeUnavailable(f"the Docker Engine at {self.address.url} does not answer: {error}") from error
