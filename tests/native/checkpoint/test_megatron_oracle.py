@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +23,16 @@ def test_logits(model, tp, pp, golden, tmp_path, convert):
     convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg", tp=tp, pp=pp)
     command = [sys.executable, "-W", "ignore", str(RANK), str(tmp_path / "mg"), str(tp), str(pp)]
     files = [str(tmp_path / "rendezvous"), str(tmp_path / "logits.pt")]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     ranks = [
-        subprocess.Popen([*command, str(rank), *files], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen([*command, str(rank), *files], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=one_thread)
         for rank in range(tp * pp)
     ]
-    said = [process.communicate(timeout=300)[0] for process in ranks]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
     assert [process.returncode for process in ranks] == [0] * (tp * pp), "\n".join(said)[-4000:]
     reference = transformers.AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32)
     with torch.no_grad():
