@@ -37,6 +37,8 @@ test: $(MADE) ## run every test: unit tests side by side, then a real Docker Eng
 bench: $(MADE) ## measure data preparation, checkpoint conversion and the reading of logs
 	$(BIN)/qwen3-ops bench data
 	$(BIN)/qwen3-ops bench ckpt
+	$(BIN)/qwen3-ops bench train
+	$(BIN)/qwen3-ops bench mmlu
 	$(BIN)/qwen3-ops bench log
 
 lint: $(MADE) ## ruff and mypy, as pre-commit runs them

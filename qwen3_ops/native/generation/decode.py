@@ -25,7 +25,7 @@ class Completion:
     Attributes:
         tokens: new ones, without the eos that ended them.
         ended: by eos rather than by the limit.
-        finite: every logit was a number.
+        finite: every logit was a number; the whole batch stops at the first that is not.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -39,7 +39,8 @@ def greedy(logits: Tensor) -> Tensor:
 
 def cut(logits: Tensor, *, temperature: float, top_k: int, top_p: float) -> Tensor:
     """Softmax at ``temperature``, zero but for the ``top_k`` likeliest tokens (0: all) and of them those within the mass ``top_p``."""
-    probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
+    below = logits - logits.amax(-1, keepdim=True)  # divided by the least temperature it is still no NaN
+    probabilities, order = (below / temperature).softmax(-1).sort(descending=True)
     if top_k:
         probabilities[:, top_k:] = 0
     before = probabilities.cumsum(-1) - probabilities
@@ -104,18 +105,22 @@ def complete(
         positions = (columns[cache.length : end] - pads[:, None]).clamp(min=0)
         hidden = model.hidden_states(ids, positions=positions, padding=None if padding is None else padding[:, :end], cache=cache)
         logits = (hidden[:, -1] @ model.output_weight.T).float()
+        finite = logits.isfinite().all(-1).tolist()
+        if not all(finite):
+            for item, is_finite in zip(done, finite, strict=True):
+                item.finite = is_finite or item.ended
+            return done
         chosen = choose(logits)
-        _note(done, chosen.tolist(), logits.isfinite().all(-1).tolist(), eos=eos)
+        _note(done, chosen.tolist(), eos=eos)
         if all(item.ended or len(item.tokens) == max_new_tokens for item in done):
             return done
         ids = chosen[:, None]
 
 
-def _note(done: list[Completion], chosen: list[int], finite: list[bool], *, eos: int) -> None:
-    for item, token, is_finite in zip(done, chosen, finite, strict=True):
+def _note(done: list[Completion], chosen: list[int], *, eos: int) -> None:
+    for item, token in zip(done, chosen, strict=True):
         if item.ended:
             continue
-        item.finite &= is_finite
         if token == eos:
             item.ended = True
         else:

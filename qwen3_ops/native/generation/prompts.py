@@ -29,6 +29,8 @@ def read_prompts(path: Path | None) -> list[Conversation]:
     """
     if path is None:
         return [question(DEFAULT_PROMPT)]
+    if path.suffix == ".json":
+        raise BadInput("prompts are a text file, one a line, or .jsonl", value=path, source="--prompts")
     try:
         # Not splitlines: text may hold other line separators of Unicode.
         lines = path.read_text(encoding="utf-8-sig").split("\n")

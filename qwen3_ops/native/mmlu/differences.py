@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qwen3_ops.native.mmlu.questions import Subject
+from qwen3_ops.native.mmlu.questions import SHOTS, Subject
 
 _MISSING_TO_PANDAS = {
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
@@ -22,6 +22,8 @@ def differences(subject: Subject, *, shots: Sequence[int]) -> list[str]:
     found = []
     if not subject.examples:
         found.append(f"{name}: no examples in ../dev, asked without any; the real tool skips a subject that it does not know")
+    elif len(subject.examples) < SHOTS:
+        found.append(f"{name}: {len(subject.examples)} examples in ../dev; the real tool has {SHOTS} of each subject that it knows")
     shortened = sum(number < len(subject.examples) for number in shots)
     if shortened:
         found.append(

@@ -14,6 +14,7 @@ from pathlib import Path
 from qwen3_ops.errors import BadInput
 
 LETTERS = "ABCD"
+SHOTS = 5
 _TEST, _DEV = "_test.csv", "_dev.csv"
 
 
@@ -71,8 +72,13 @@ def read_subjects(folder: Path, *, limit: int | None = None) -> list[Subject]:
         questions = _read(file)[:limit]
         if not questions:
             raise BadInput("a subject without questions", value=file, remedy="Remove the file or fill it.")
-        subjects.append(Subject(name=name, questions=tuple(questions), examples=tuple(_read(dev)) if dev.is_file() else ()))
+        subjects.append(Subject(name=name, questions=tuple(questions), examples=tuple(_read(dev)[:SHOTS]) if dev.is_file() else ()))
     return subjects
+
+
+def other_files(folder: Path) -> list[str]:
+    """Names of further tables in ``folder``, which are not read."""
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() == ".csv" and not file.name.endswith(_TEST))
 
 
 def _read(path: Path) -> list[Question]:
@@ -81,12 +87,17 @@ def _read(path: Path) -> list[Question]:
             rows: Sequence[list[str]] = list(csv.reader(file))
     except (OSError, ValueError, csv.Error) as error:
         raise BadInput("the questions can not be read", value=error, source=path) from error
-    return [_question(row, path, number) for number, row in enumerate(rows, start=1) if row]
+    return [_question(row, path, number) for number, row in enumerate(rows, start=1) if any(row)]
 
 
 def _question(row: list[str], path: Path, number: int) -> Question:
     answer = row[-1].strip()
     if len(row) != 6 or len(answer) != 1 or answer not in LETTERS:
-        raise BadInput("a row is not question,A,B,C,D,answer with an answer of A to D", value=row, source=f"{path}, row {number}")
+        raise BadInput(
+            "a row is not question,A,B,C,D,answer with an answer of A to D",
+            value=row,
+            source=f"{path}, row {number}",
+            remedy="MMLU's files have no header and no index; commas and line breaks inside a cell need quotes around it.",
+        )
     text, a, b, c, d, key = row
     return Question(text=text, options=(a, b, c, d), key=key)

@@ -18,7 +18,7 @@ from qwen3_ops.native.generation.loading import load_model, load_tokenizer
 from qwen3_ops.native.mmlu.batches import answer_all
 from qwen3_ops.native.mmlu.differences import differences
 from qwen3_ops.native.mmlu.flags import FLAGS
-from qwen3_ops.native.mmlu.questions import Question, Subject, read_subjects
+from qwen3_ops.native.mmlu.questions import Question, Subject, other_files, read_subjects
 from qwen3_ops.native.mmlu.scoring import Answer, Score, answer_line, by_subject, read_answer, score, subject_line, table, total_line
 from qwen3_ops.verbs import Context, Outcome
 
@@ -45,6 +45,8 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
     """
     started = time.perf_counter()
     subjects = read_subjects(flags.task_data_path, limit=flags.max_eval_samples)
+    if others := other_files(flags.task_data_path):
+        ctx.events.warning(f"not read, their names do not end in _test.csv: {', '.join(others[:10])}")
     tokenizer = load_tokenizer(flags)
     model = load_model(flags, events=ctx.events)
     encode = tokenizer.encode if flags.no_chat_template else _in_chat_template(flags, tokenizer, ctx.events)

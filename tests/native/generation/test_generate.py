@@ -128,7 +128,14 @@ def test_another_layout_is_refused(inference_argv: list[str]) -> None:
         generate(argv)
 
 
-def test_logits_that_are_not_numbers_fail_the_gate(inference_argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("temperature", [1e-40, 1e-3])
+def test_the_coldest_sampling_is_greedy(temperature: float) -> None:
+    logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(1)) * 20
+    assert sampler(temperature=temperature, top_k=0, top_p=1.0, seed=1)(logits).tolist() == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("task", ["greedy", "do_sample", "beam_search", "beam_search_with_sampling"])
+def test_logits_that_are_not_numbers_fail_the_gate(task: str, inference_argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(flags: FLAGS, *, events: Events) -> torch.nn.Module:
         model = load_model(flags, events=events)
         with torch.no_grad():
@@ -137,7 +144,7 @@ def test_logits_that_are_not_numbers_fail_the_gate(inference_argv: list[str], mo
 
     monkeypatch.setattr("qwen3_ops.native.generation.verb.load_model", broken)
     with pytest.raises(QualityGate, match="not numbers"):
-        generate([*inference_argv, "--max-new-tokens", "2"])
+        generate([*inference_argv, "--max-new-tokens", "2", "--task", task])
 
 
 def test_one_token_for_ever_fails_the_gate(inference_argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,11 @@ def test_what_is_no_prompt_is_named(text: str, message: str, tmp_path: Path) -> 
         read_prompts(written(tmp_path / "a.jsonl", text))
 
 
+def test_a_json_file_is_not_taken_for_lines(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="prompts are a text file"):
+        read_prompts(written(tmp_path / "a.json", "[]"))
+
+
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xff\xfe\x00")

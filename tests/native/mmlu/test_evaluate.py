@@ -265,3 +265,49 @@ def test_the_runbooks_flags_are_understood(name: str, golden: Path) -> None:
 def test_other_protocols_are_refused(extra: list[str], inference_argv: list[str], tmp_path: Path) -> None:
     with pytest.raises(BadInput):
         evaluate([*inference_argv], write_test(tmp_path, "virology", [["What is 2 + 3?", "5", "4", "7", "9", "A"]]), *extra)
+
+
+@pytest.mark.parametrize(
+    ("raw", "questions"),
+    [
+        ("\ufeffWhat?,1,2,3,4,A\r\n", [("What?", "1", "4", "A")]),
+        ('\ufeff"What, now?",1,2,3,4,A', [("What, now?", "1", "4", "A")]),
+        ('\n"a ""b""\r\nc",None,"x,y",NA, 4 , B \n\n,,,,,\n', [('a "b"\r\nc', "None", " 4 ", "B")]),
+        ("What?,,2,3,,A\rWho?,1,2,3,4,D\r", [("What?", "", "", "A"), ("Who?", "1", "4", "D")]),
+    ],
+)
+def test_tables_as_programs_write_them(raw: str, questions: list[tuple[str, str, str, str]], tmp_path: Path) -> None:
+    (tmp_path / "virology_test.csv").write_bytes(raw.encode())
+    (subject,) = read_subjects(tmp_path)
+    assert [(item.text, item.options[0], item.options[3], item.answer) for item in subject.questions] == questions
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "a subject without questions"),
+        ("\ufeff\r\n".encode(), "a subject without questions"),
+        (b"question,A,B,C,D,answer\nWhat?,1,2,3,4,A\n", "row 1.* no header"),
+        (b"0,What?,1,2,3,4,A\n", "row 1.* no index"),
+        (b'"What?,1,2,3,4,A\nWho?,1,2,3,4,B\n', "need quotes"),
+        ("O\u00f9?,1,2,3,4,A\n".encode("latin-1"), "can not be read"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_before_the_model_is_loaded(raw: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "virology_test.csv").write_bytes(raw)
+    with pytest.raises(BadInput, match=message):
+        read_subjects(tmp_path)
+
+
+def test_five_examples_are_taken_and_fewer_are_told(inference_argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = ["What is 2 + 3?", "5", "4", "7", "9", "A"]
+    for subject, count in (("virology", 8), ("anatomy", 2)):
+        folder = write_test(tmp_path / "test", subject, [row])
+        write_test(tmp_path / "dev", subject, [row] * count).joinpath(f"{subject}_test.csv").rename(tmp_path / "dev" / f"{subject}_dev.csv")
+    (folder / "notes.csv").write_text("a,b\n", encoding="utf-8")
+    evaluate(inference_argv, folder, output=tmp_path)
+    assert {name: rows_of(tmp_path)[name, 0]["shots"] for name in ("virology", "anatomy")} == {"virology": 5, "anatomy": 2}
+    said = capsys.readouterr().err
+    assert "anatomy: 2 examples in ../dev" in said
+    assert "virology:" not in said
+    assert "not read, their names do not end in _test.csv: notes.csv" in said
