@@ -34,7 +34,7 @@ test: $(MADE) ## run every test: unit tests side by side, then a real Docker Eng
 	$(BIN)/python -m pytest -q -rs -m e2e || failed=1; \
 	exit $$failed
 
-bench: $(MADE) ## measure data preparation, checkpoint conversion and the reading of logs
+bench: $(MADE) ## measure data, checkpoints, training steps, MMLU and the reading of logs
 	$(BIN)/qwen3-ops bench data
 	$(BIN)/qwen3-ops bench ckpt
 	$(BIN)/qwen3-ops bench train
