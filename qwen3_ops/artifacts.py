@@ -8,6 +8,7 @@ published by an atomic rename.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import platform
@@ -118,10 +119,10 @@ def staged_folder(final: Path) -> Iterator[Path]:
         BadInput: ``final`` exists and is not an empty folder, or its parent can not be written.
         Infrastructure: the disk is full.
     """
-    refuse_existing(final)
     staging = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
     with writing(final):
-        staging.mkdir(parents=True)
+        refuse_existing(final)
+        _make_folder(staging)
     try:
         with writing(final):
             yield staging
@@ -143,11 +144,20 @@ def writing(target: Path) -> Iterator[None]:
             "the output can not be written", value=error, source=target, remedy="Choose a folder this user may write to."
         ) from error
     except OSError as error:
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Infrastructure("the disk is full", value=error, source=target, remedy="Free space there and start again.") from error
-        if error.errno == 30:  # EROFS
+        if error.errno == errno.EROFS:
             raise BadInput("the output's file system is read-only", value=error, source=target, remedy="Choose another folder.") from error
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            raise BadInput("the output's path is not one", value=error, source=target, remedy="Choose another folder.") from error
         raise
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileNotFoundError as error:  # a parent that can not be made, as below /proc
+        raise NotADirectoryError(*error.args) from error
 
 
 def refuse_existing(final: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,12 @@ def test_a_full_disk_is_infrastructure_and_a_refusal_is_bad_input(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(BadInput, match="can not be written"), writing(tmp_path):
         raise PermissionError(errno.EACCES, "denied")
+
+
+@pytest.mark.parametrize("place", ["/proc/no-such-folder/out", "/dev/null/out", f"/tmp/{'a' * 300}"])
+def test_a_path_that_can_not_be_is_bad_input(place):
+    with pytest.raises(BadInput, match="output"), staged_folder(Path(place)):
+        raise AssertionError("there is no such folder to write into")
 
 
 def test_a_manifest_says_what_is_in_the_folder(tmp_path):

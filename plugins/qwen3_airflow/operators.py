@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from qwen3_ops.config import RunConfig
     from qwen3_ops.plan import Plan, StagePlan
+
+SAVE_GRACE = timedelta(minutes=35)
+"""For a training that is stopped: the engine's own half hour to save in, and some minutes to end."""
 
 
 class PlanOperator(BaseOperator):
@@ -162,31 +166,38 @@ class PrepareDataset(StageOperator):
         super().__init__(task_id=task_id, **kwargs)
 
 
-class TrainLora(StageOperator):
+class TrainingOperator(StageOperator):
+    """Trains from an mcore checkpoint; when it is stopped it gets the time that a checkpoint of 200 GB takes."""
+
+    def __init__(self, *, checkpoint: Any, dataset: Any, stop_grace: timedelta = SAVE_GRACE, **kwargs: Any) -> None:
+        super().__init__(inputs={"checkpoint": checkpoint, "dataset": dataset}, stop_grace=stop_grace, **kwargs)
+
+
+class TrainLora(TrainingOperator):
     """LoRA fine-tuning of an mcore checkpoint."""
 
     stage = "train_lora"
 
-    def __init__(self, *, checkpoint: Any, dataset: Any, task_id: str = "train_lora", **kwargs: Any) -> None:
-        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "dataset": dataset}, **kwargs)
+    def __init__(self, *, task_id: str = "train_lora", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, **kwargs)
 
 
-class TrainFull(StageOperator):
+class TrainFull(TrainingOperator):
     """Fine-tuning of all weights of an mcore checkpoint."""
 
     stage = "train_full"
 
-    def __init__(self, *, checkpoint: Any, dataset: Any, task_id: str = "train_full", **kwargs: Any) -> None:
-        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "dataset": dataset}, **kwargs)
+    def __init__(self, *, task_id: str = "train_full", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, **kwargs)
 
 
-class Pretrain(StageOperator):
+class Pretrain(TrainingOperator):
     """Pre-training of an mcore checkpoint on plain text."""
 
     stage = "pretrain"
 
-    def __init__(self, *, checkpoint: Any, dataset: Any, task_id: str = "pretrain", **kwargs: Any) -> None:
-        super().__init__(task_id=task_id, inputs={"checkpoint": checkpoint, "dataset": dataset}, **kwargs)
+    def __init__(self, *, task_id: str = "pretrain", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, **kwargs)
 
 
 class MergeLora(StageOperator):

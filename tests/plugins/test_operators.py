@@ -286,3 +286,12 @@ def test_a_dag_that_maps_no_parts_refuses_them(monkeypatch):
         PrepareDataset()
     with pytest.raises(AirflowFailException, match="d prepares its data in one run: set data_shards to 1"):
         plan.execute({"params": {"recipe": "tiny"}, **dag_run()})
+
+
+def test_a_training_that_is_stopped_may_save_for_longer_than_its_engine_waits():
+    from qwen3_airflow.operators import Pretrain, TrainFull, TrainLora
+    from qwen3_ops.mindspeed.supervisor import Limits
+
+    for training in (operators.TrainLora, operators.TrainFull, operators.Pretrain):
+        task = training(checkpoint="checkpoint", dataset="dataset")
+        assert task.stop_grace.total_seconds() > Limits(silence=1.0).save_grace
