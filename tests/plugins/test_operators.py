@@ -289,7 +289,6 @@ def test_a_dag_that_maps_no_parts_refuses_them(monkeypatch):
 
 
 def test_a_training_that_is_stopped_may_save_for_longer_than_its_engine_waits():
-    from qwen3_airflow.operators import Pretrain, TrainFull, TrainLora
     from qwen3_ops.mindspeed.supervisor import Limits
 
     for training in (operators.TrainLora, operators.TrainFull, operators.Pretrain):
