@@ -33,7 +33,7 @@ from docker.errors import APIError, ImageNotFound
 from qwen3_airflow.ascend.leases import Lease, choose, holders, leased
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes import container
-from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, RuntimeUnavailable, read_log
+from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, read_log
 from qwen3_airflow.runtimes.engine import CONFLICT, Engine
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.attempt import ATTEMPT
@@ -120,12 +120,8 @@ class DockerRuntime:
         if told is not None and told["container"] == handle.id:
             return
         write_atomically(handle.job_folder / STOP, json.dumps({"container": handle.id, "deadline": time.time() + grace}))
-        try:
-            self.engine.signal(handle.id, "SIGTERM", patient=False)
-            signalled = True
-        except RuntimeUnavailable:  # the process that keeps the grace is more patient
-            signalled = False
-        order = {"address": asdict(self.engine.address), "container": handle.id, "grace": grace, "told": signalled}
+        # Even the first signal is the other process's: this one may be killed while an engine in trouble lets it wait.
+        order = {"address": asdict(self.engine.address), "container": handle.id, "grace": grace}
         start_stopper("docker_stopper", order, log=handle.job_folder / STOPPER_LOG)
 
     def remove(self, handle: Handle) -> None:

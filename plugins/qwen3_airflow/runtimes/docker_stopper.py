@@ -18,16 +18,14 @@ _PERIOD = 0.5
 _LINGER = 15.0
 
 
-def stop(engine: Engine, container: str, *, grace: float, told: bool = False, linger: float = _LINGER) -> None:
+def stop(engine: Engine, container: str, *, grace: float, linger: float = _LINGER) -> None:
     """SIGTERM now, SIGKILL after ``grace`` seconds; returns when the container is gone.
 
     Args:
-        told: it has its SIGTERM already; a second one would disturb its saving.
         linger: seconds for whoever follows the container to read its end.
     """
     deadline = time.monotonic() + grace
-    if not told:
-        engine.signal(container, "SIGTERM")
+    engine.signal(container, "SIGTERM")
     while _runs(engine, container):
         if time.monotonic() >= deadline:
             engine.signal(container, "SIGKILL")
@@ -46,7 +44,7 @@ def _runs(engine: Engine, container: str) -> bool:
 def main() -> None:
     order = json.loads(sys.stdin.readline())  # not to its end: a fork of who asked may hold the pipe open
     address = EngineAddress(**order["address"])
-    stop(Engine(address.connect, address=address, patience=_PATIENCE), order["container"], grace=order["grace"], told=order["told"])
+    stop(Engine(address.connect, address=address, patience=_PATIENCE), order["container"], grace=order["grace"])
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Engine:
             reraise=True,
         ):
             with attempt:
-                return self.call_once(verb, *args, **kwargs)
+                return self._call_once(verb, *args, **kwargs)
         raise AssertionError("tenacity either returns or raises")
 
     def inspect(self, container: str) -> dict[str, Any] | None:
@@ -89,16 +89,15 @@ class Engine:
             if error.status_code not in (NOT_FOUND, CONFLICT):
                 raise
 
-    def signal(self, container: str, name: str, *, patient: bool = True) -> None:
+    def signal(self, container: str, name: str) -> None:
         """Send a signal, unless the container has ended."""
         try:
-            (self.call if patient else self.call_once)("kill", container, name)
+            self.call("kill", container, name)
         except APIError as error:
             if error.status_code not in (NOT_FOUND, CONFLICT):
                 raise
 
-    def call_once(self, verb: str, *args: Any, **kwargs: Any) -> Any:
-        """As ``call``, without patience."""
+    def _call_once(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         try:
             if self._client is None:
                 self._client = self._connect()
