@@ -1,6 +1,6 @@
 """What a container starts: one command, its output in a file, its end on record.
 
-Runs as ``python -m qwen3_ops.attempt [--source SCRIPT]... [--queue FILE] FOLDER ID -- ARGV...`` and leaves in FOLDER
+Runs as ``python -m qwen3_ops.attempt [--source SCRIPT]... [--queue FILE] [--claim FILE] FOLDER ID -- ARGV...`` and leaves in FOLDER
 
 - ``stage.log``: all that the command and its children print, appended;
 - ``attempt.json``: which attempt this is, its pid, and how it ended; known also when the
@@ -30,6 +30,27 @@ ATTEMPT = "attempt.json"
 _NOT_FOUND, _NOT_STARTED = 127, 126  # as a shell says it
 
 
+class _Record:
+    """``attempt.json``: replaced as a whole, so it can always be read."""
+
+    def __init__(self, folder: Path, attempt: str) -> None:
+        log = folder / LOG
+        self._path = folder / ATTEMPT
+        self._known = {"id": attempt, "pid": os.getpid(), "log_start": log.stat().st_size if log.exists() else 0}
+
+    def write(self, *, child: int | None = None, exit_code: int | None = None) -> None:
+        temporary = self._path.with_name(f".{ATTEMPT}.{os.getpid()}")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump({**self._known, "child": child, "exit_code": exit_code}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+
+    def end(self, exit_code: int) -> int:
+        self.write(exit_code=exit_code)
+        return exit_code
+
+
 def main(argv: Sequence[str]) -> int:
     own, command = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
     parser = argparse.ArgumentParser(prog="python -m qwen3_ops.attempt")
@@ -37,17 +58,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("id")
     parser.add_argument("--source", action="append", default=[], help="Script whose variables the command gets, as set_env.sh.")
     parser.add_argument("--queue", type=Path, help="File whose lock is waited for: one command at a time.")
+    parser.add_argument("--claim", type=Path, help="JSON that must name this attempt: another may have taken its place.")
     options = parser.parse_args(own)
     with contextlib.ExitStack() as held:
         if not _lock(options.folder / f".{ATTEMPT}.lock", held, wait=False):
             return _NOT_STARTED  # another attempt runs; the record is its own
-        _write(options.folder / ATTEMPT, {"id": options.id, "pid": os.getpid(), "child": None, "exit_code": None})
+        if options.claim is not None and json.loads(options.claim.read_text(encoding="utf-8"))["attempt"] != options.id:
+            return _NOT_STARTED
+        record = _Record(options.folder, options.id)
+        record.write()
         if options.queue is not None:
             _lock(options.queue, held, wait=True)
-        return run(options.folder, options.id, command, scripts=options.source)
+        return run(options.folder, record, command, scripts=options.source)
 
 
-def run(folder: Path, attempt: str, command: Sequence[str], *, scripts: Sequence[str] = ()) -> int:
+def run(folder: Path, record: _Record, command: Sequence[str], *, scripts: Sequence[str] = ()) -> int:
     """Run ``command`` to its end; SIGTERM and SIGINT are handed on to it.
 
     Returns:
@@ -71,14 +96,14 @@ def run(folder: Path, attempt: str, command: Sequence[str], *, scripts: Sequence
             )
         except OSError as error:
             log.write(f"error: {command[0]} can not be started: {error}\n".encode())
-            return _record(folder, attempt, exit_code=_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_STARTED)
-        _write(folder / ATTEMPT, {"id": attempt, "pid": os.getpid(), "child": child.pid, "exit_code": None})
+            return record.end(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_STARTED)
+        record.write(child=child.pid)
         for early in told:  # between the handlers and the child
             child.send_signal(early)
         code = child.wait()
         with contextlib.suppress(ProcessLookupError):  # its helpers end with it, as they do with a container
             os.killpg(child.pid, signal.SIGKILL)
-    return _record(folder, attempt, exit_code=code if code >= 0 else 128 - code)
+    return record.end(code if code >= 0 else 128 - code)
 
 
 def _lock(path: Path, held: contextlib.ExitStack, *, wait: bool) -> bool:
@@ -99,20 +124,6 @@ def _environment(scripts: Sequence[str]) -> dict[str, str]:
     done = subprocess.run(["/bin/bash", "-c", program, "bash", *scripts], stdout=subprocess.PIPE, check=True)
     pairs = (entry.partition("=") for entry in os.fsdecode(done.stdout).split("\0") if entry)
     return {name: value for name, _, value in pairs}
-
-
-def _record(folder: Path, attempt: str, *, exit_code: int) -> int:
-    _write(folder / ATTEMPT, {"id": attempt, "pid": os.getpid(), "child": None, "exit_code": exit_code})
-    return exit_code
-
-
-def _write(path: Path, content: dict[str, object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ PREFIX = "qwen3-ops."
 NPU_QUEUE = "/tmp/qwen3-ops-npus.lock"  # noqa: S108 - in the container
 """In a shared container: stages that want its NPUs follow each other."""
 
+EXEC = "exec.json"
+"""In a shared container: which attempt of a job was begun; made once, so only one is."""
+
 JOB, ATTEMPT, LOG_START = PREFIX + "job", PREFIX + "attempt", PREFIX + "log_start"
 
 
@@ -45,8 +48,10 @@ def labels(job: Job, lease: Lease, *, attempt: str, log_start: int) -> dict[str,
 def attempt_command(job: Job, profile: HostProfile, attempt: str) -> list[str]:
     """Arguments of the image's Python: ``qwen3_ops.attempt`` around the job's own argv."""
     sourced = [token for script in profile.env_scripts for token in ("--source", script)]
-    queue = ["--queue", NPU_QUEUE] if job.npus and profile.container == "shared" else []
-    return ["-m", "qwen3_ops.attempt", *sourced, *queue, str(job.folder), attempt, "--", *job.argv]
+    shared = profile.container == "shared"
+    queue = ["--queue", NPU_QUEUE] if shared and job.npus else []
+    claim = ["--claim", str(job.folder / EXEC)] if shared else []
+    return ["-m", "qwen3_ops.attempt", *sourced, *queue, *claim, str(job.folder), attempt, "--", *job.argv]
 
 
 def environment(job: Job, profile: HostProfile, lease: Lease, *, image: Mapping[str, str]) -> dict[str, str]:

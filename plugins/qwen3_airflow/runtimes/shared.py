@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import uuid
 from dataclasses import asdict
@@ -25,14 +26,13 @@ from docker.errors import APIError
 from qwen3_airflow.ascend.leases import choose, holders
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes import container
-from qwen3_airflow.runtimes.base import LOG, Ended, Handle, Job, read_log
+from qwen3_airflow.runtimes.base import Ended, Handle, Job, read_log
 from qwen3_airflow.runtimes.docker import STOPPER_LOG, ended_by_record, read_json, start_stopper
 from qwen3_airflow.runtimes.engine import Engine
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.attempt import ATTEMPT
 from qwen3_ops.errors import BadInput
 
-EXEC = "exec.json"
 _START_SECONDS = 30.0  # for an exec to write its first record
 _PERIOD = 0.2
 
@@ -66,10 +66,8 @@ class SharedContainerRuntime:
             workdir=str(job.folder),
             user=self.profile.user or "",
         )
-        log = job.folder / LOG
-        record = {"container": name, "attempt": attempt, "log_start": log.stat().st_size if log.exists() else 0, "stopping": False}
-        write_atomically(job.folder / EXEC, json.dumps(record))
-        self.engine.call("exec_start", created["Id"], detach=True)
+        if self._claim(job, {"container": name, "attempt": attempt, "stopping": False}):
+            self.engine.call("exec_start", created["Id"], detach=True)
         handle = self.find(job)
         if handle is None:
             raise RuntimeError(f"the stage did not start in {name}: see `docker exec {name} {self.profile.python} -m qwen3_ops --version`")
@@ -77,18 +75,18 @@ class SharedContainerRuntime:
 
     def find(self, job: Job) -> Handle | None:
         deadline = time.monotonic() + _START_SECONDS
-        while (begun := read_json(job.folder / EXEC)) is not None:
+        while (begun := read_json(job.folder / container.EXEC)) is not None:
             record = read_json(job.folder / ATTEMPT)
             if record is not None and (record["id"] == begun["attempt"] or self._lives(begun["container"], record["id"])):
                 return Handle(
                     job_folder=job.folder,
                     id=f"{begun['container']}/{record['id']}",
                     name=f"the stage in container {begun['container']}",
-                    log_start=begun["log_start"],
+                    log_start=record["log_start"],
                     attempt=record["id"],
                     stopping=begun["stopping"],
                 )
-            if time.monotonic() > deadline or not self._lives(begun["container"], begun["attempt"], or_young=job.folder / EXEC):
+            if time.monotonic() > deadline or not self._lives(begun["container"], begun["attempt"], or_young=job.folder / container.EXEC):
                 return None  # it never started
             time.sleep(_PERIOD)
         return None
@@ -106,10 +104,10 @@ class SharedContainerRuntime:
         return read_log(handle.job_folder, offset)
 
     def stop(self, handle: Handle, *, grace: float) -> None:
-        begun = read_json(handle.job_folder / EXEC)
+        begun = read_json(handle.job_folder / container.EXEC)
         if begun is None or begun["stopping"]:
             return
-        write_atomically(handle.job_folder / EXEC, json.dumps({**begun, "stopping": True}))
+        write_atomically(handle.job_folder / container.EXEC, json.dumps({**begun, "stopping": True}))
         order = {
             "address": asdict(self.engine.address),
             "container": begun["container"],
@@ -121,7 +119,22 @@ class SharedContainerRuntime:
         start_stopper("exec_stopper", order, log=handle.job_folder / STOPPER_LOG)
 
     def remove(self, handle: Handle) -> None:
-        (handle.job_folder / EXEC).unlink(missing_ok=True)
+        (handle.job_folder / container.EXEC).unlink(missing_ok=True)
+
+    def _claim(self, job: Job, claim: dict[str, Any]) -> bool:
+        """Whether this attempt is the one to start; a claim whose attempt never started gives way."""
+        path = job.folder / container.EXEC
+        if path.exists() and self.find(job) is None:
+            path.unlink(missing_ok=True)
+        whole = path.with_name(f".{path.name}.{claim['attempt']}")
+        whole.write_text(json.dumps(claim), encoding="utf-8")
+        try:
+            os.link(whole, path)  # whole or not at all, and only once
+        except FileExistsError:
+            return False
+        finally:
+            whole.unlink()
+        return True
 
     def _lives(self, name: str, attempt: str, *, or_young: Path | None = None) -> bool:
         if or_young is not None and time.time() - or_young.stat().st_mtime < _START_SECONDS:
