@@ -12,6 +12,7 @@ from qwen3_ops.errors import BadInput, OpsError
 from qwen3_ops.flags import get_flag
 from qwen3_ops.mindspeed.hf_export import base_in_place
 from qwen3_ops.mindspeed.judge import fail, judge, unexplained
+from qwen3_ops.mindspeed.leased_ports import with_leased_ports
 from qwen3_ops.mindspeed.login_env import login_environment
 from qwen3_ops.mindspeed.nodes import Nodes
 from qwen3_ops.mindspeed.observation import Observation
@@ -124,7 +125,10 @@ def _supervise(
         contradiction=partial(contradiction, request),
         seen=seen or Observation(),
     )
-    ended = supervisor.run({f"node{rank}" if nodes.count > 1 else "engine": commands[rank] for rank in nodes.ranks}, login_environment())
+    environment = login_environment()
+    if nodes.count == 1:
+        commands = [with_leased_ports(commands[0], environment)]
+    ended = supervisor.run({f"node{rank}" if nodes.count > 1 else "engine": commands[rank] for rank in nodes.ranks}, environment)
     judge(request, ended, ctx.events, is_whole=not nodes.others)
     return ended
 

@@ -20,6 +20,7 @@ from docker.errors import APIError
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes.base import NpusBusy
 from qwen3_airflow.runtimes.engine import CONFLICT, Engine
+from qwen3_ops.mindspeed.leased_ports import LEASED_PORTS
 
 NPUS = "qwen3-ops.npus"
 PORTS = "qwen3-ops.ports"
@@ -41,10 +42,16 @@ class Lease:
     def labels(self) -> dict[str, str]:
         if not self.npus:
             return {}
-        return {NPUS: ",".join(map(str, self.npus)), PORTS: ",".join(f"{name}={port}" for name, port in self.ports.items())}
+        return {NPUS: ",".join(map(str, self.npus)), PORTS: self._ports()}
 
     def environment(self) -> dict[str, str]:
-        return {name: str(port) for name, port in self.ports.items()}
+        """For any program its usual variables, for the mindspeed engine one that outweighs the plan's ports."""
+        if not self.ports:
+            return {}
+        return {**{name: str(port) for name, port in self.ports.items()}, LEASED_PORTS: self._ports()}
+
+    def _ports(self) -> str:
+        return ",".join(f"{name}={port}" for name, port in self.ports.items())
 
 
 @contextmanager
