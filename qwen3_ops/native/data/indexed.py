@@ -1,10 +1,4 @@
-"""Megatron's indexed data set: one ``.bin`` of tokens and one ``.idx`` that says where each sequence lies.
-
-``.idx`` (little endian): magic ``MMIDIDX\\0\\0`` | u64 version 1 | u8 dtype code | u64 sequences N |
-u64 document indices M | N x i32 lengths | N x i64 byte offsets | M x i64 document indices.
-Document d is made of the sequences ``document_indices[d]`` to ``document_indices[d + 1]``.
-Source: ``megatron/core/datasets/indexed_dataset.py`` of Megatron-LM core_r0.8.0.
-"""
+"""Reading Megatron's indexed data set; the format is told in ``indexed_format.py``."""
 
 from __future__ import annotations
 
@@ -17,16 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.native.data.writer import HEADER, MAGIC, IndexedDatasetWriter, with_suffix
+from qwen3_ops.native.data.indexed_format import HEADER, MAGIC, with_suffix
 
 _DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
-
-
-def join(parts: Sequence[Path], whole: Path) -> None:
-    """One data set of all sequences and documents of ``parts``, in their order; its tokens are copied as they are."""
-    with IndexedDatasetWriter(whole) as writer:
-        for part in parts:
-            writer.add_dataset(IndexedDataset(part))
 
 
 class IndexedDataset:

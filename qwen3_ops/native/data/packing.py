@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3_ops.native.data.blocks import IDS, LABELS, MASK
+from qwen3_ops.native.data.indexed_format import output_prefix
 from qwen3_ops.native.data.turns import IGNORE_INDEX
-from qwen3_ops.native.data.writer import open_writers, output_prefix
+from qwen3_ops.native.data.writer import open_writers
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,9 +1,8 @@
-"""Writing Megatron's indexed data set; the format is told in ``indexed.py``. No numpy: its import would be a fifth of the start-up."""
+"""Writing Megatron's indexed data set. No numpy: its import would be a fifth of the start-up."""
 
 from __future__ import annotations
 
 import shutil
-import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
@@ -15,23 +14,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from qwen3_ops.artifacts import writing
+from qwen3_ops.native.data.indexed_format import HEADER, MAGIC, output_prefix, with_suffix
 
 if TYPE_CHECKING:
     from qwen3_ops.native.data.indexed import IndexedDataset
 
-MAGIC = b"MMIDIDX\x00\x00"
-HEADER = struct.Struct("<9sQBQQ")
 _INT32 = 4  # the code of this type, and its bytes
-
-
-def output_prefix(prefix: Path, output: str) -> Path:
-    """The path of one output's ``.bin`` and ``.idx``, without these."""
-    return prefix.with_name(f"{prefix.name}_{output}_document")
-
-
-def with_suffix(prefix: Path, suffix: str) -> Path:
-    """``prefix`` with ``.bin`` or ``.idx`` added; a dot in the prefix's own name stays."""
-    return prefix.with_name(prefix.name + suffix)
 
 
 @dataclass(frozen=True, kw_only=True)

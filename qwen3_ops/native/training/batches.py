@@ -13,6 +13,7 @@ from torch import Tensor
 from qwen3_ops.errors import BadInput
 from qwen3_ops.events import Events
 from qwen3_ops.native.data.indexed import IndexedDataset
+from qwen3_ops.native.data.indexed_format import with_suffix
 from qwen3_ops.native.data.packed_view import PackedDataset, documents_by_eos, is_neat, mask_prefix, positions_in
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.trainer_view import (
@@ -24,7 +25,6 @@ from qwen3_ops.native.data.trainer_view import (
     split_bounds,
 )
 from qwen3_ops.native.data.turns import IGNORE_INDEX
-from qwen3_ops.native.data.writer import with_suffix
 from qwen3_ops.native.training.flags import FLAGS
 from qwen3_ops.native.training.mask_defect import LossMaskDefect
 

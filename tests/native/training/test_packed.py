@@ -36,7 +36,8 @@ def packed(golden: Path, tmp_path: Path) -> Callable[[bool], Path]:
 
     def pack(neat: bool) -> Path:
         from qwen3_ops.native.data.indexed import IndexedDataset
-        from qwen3_ops.native.data.writer import IndexedDatasetWriter, output_prefix
+        from qwen3_ops.native.data.indexed_format import output_prefix
+        from qwen3_ops.native.data.writer import IndexedDatasetWriter
 
         short = tmp_path / "short"
         for name in ("packed_input_ids", "packed_labels"):

@@ -8,11 +8,12 @@ from pathlib import Path
 from qwen3_ops.artifacts import require_artifact, writing
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.closing import judge, publish
-from qwen3_ops.native.data.indexed import join
+from qwen3_ops.native.data.indexed import IndexedDataset
+from qwen3_ops.native.data.indexed_format import output_prefix
 from qwen3_ops.native.data.ledger import Ledger
 from qwen3_ops.native.data.merge.flags import MergeFlags
 from qwen3_ops.native.data.parts import PART, Part, read_part
-from qwen3_ops.native.data.writer import output_prefix
+from qwen3_ops.native.data.writer import IndexedDatasetWriter
 from qwen3_ops.verbs import Context, Outcome
 
 
@@ -41,9 +42,16 @@ def run(flags: MergeFlags, ctx: Context) -> Outcome:
     else:
         with ctx.events.progress("merge-data", total=len(first.recipe.outputs), unit="files") as progress:
             for name in first.recipe.outputs:
-                join([output_prefix(part, name) for part in prefixes], output_prefix(prefix, name))
+                _join([output_prefix(part, name) for part in prefixes], output_prefix(prefix, name))
                 progress.advance()
     return publish(prefix, ledger, about=first.about, ctx=ctx)
+
+
+def _join(parts: Sequence[Path], whole: Path) -> None:
+    """One data set of all sequences and documents of ``parts``, in their order; its tokens are copied as they are."""
+    with IndexedDatasetWriter(whole) as writer:
+        for part in parts:
+            writer.add_dataset(IndexedDataset(part))
 
 
 def _parts(given: Sequence[Path]) -> list[tuple[Path, Part]]:
