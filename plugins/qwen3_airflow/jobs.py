@@ -141,7 +141,10 @@ class JobOperator(ResumableJobMixin, BaseOperator):  # type: ignore[misc]
         ended = runtime.poll(handle)
         if ended is not None and may_pass(ended):
             return "gone"
-        return "running" if ended is None else "ended"
+        if ended is not None:
+            return "ended"
+        self.log.info("Following %s, which an earlier try started", handle)
+        return "running"
 
     def is_job_active(self, status: str) -> bool:
         return status == "running"

@@ -68,6 +68,8 @@ class LightRun:
         for mode in MODES:
             wait_for(f"the stage of {mode}", lambda mode=mode: self.starts(mode) == 1, seconds=90)
         self.airflow.wait_for_task(self.id, "deferrable", "deferred", seconds=60)
+        # The state comes before the triggerer has looked, and a trigger that never ran is not told that its task was ended.
+        wait_for("the triggerer's first look", lambda: "line 19" in self.log("deferrable"), seconds=60)
 
     def job(self, mode: str) -> Path:
         return next(self.folder.glob(f"light-*/{mode}"), self.folder / "none")
