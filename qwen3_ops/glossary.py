@@ -96,6 +96,7 @@ GLOSSARY: Mapping[str, str] = {
     "reset_position_ids": "count positions anew in every document of a packed sequence",
     "reset_attention_mask": "tokens of a packed sequence see their own document only",
     "padded_samples": "fill every epoch up to whole batches with the first records",
+    "data_cache_path": "folder where orders of samples are kept for the next run; none: they are made at each start",
     "no_shuffle": "take the records in their own order",
     "eod_mask_loss": "learn nothing at the end of a text (pre-training)",
     "use_torch_fsdp2": "shard weights, gradients and moments over the processes (PyTorch FSDP2)",

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from qwen3_ops.bench.corpus import alpaca, write_alpaca
 from qwen3_ops.bench.data import Figures, Run, measure, print_figures
-from qwen3_ops.bench.train import CASES, Case, Row
+from qwen3_ops.bench.mmlu import measure as measure_mmlu
+from qwen3_ops.bench.train import TWIN, CASES, Case, Row
 from qwen3_ops.bench.train import Figures as TrainFigures
 from qwen3_ops.bench.train import measure as measure_training
 from qwen3_ops.bench.train import print_figures as print_training
@@ -73,6 +74,11 @@ def test_the_reading_of_logs_is_measured():
 
 
 @pytest.mark.slow
+def test_questions_asked_in_three_ways_get_the_same_answers():
+    figures = measure_mmlu(questions=5, seed=1, shape=TWIN)
+    assert len(figures.wall) == len(figures.cpu) == 3
+
+
 def test_training_steps_of_both_candidates_do_the_same():
     shape = {**CASES["tiny twin, 4 x 128 tokens"].shape, "num_hidden_layers": 1, "vocab_size": 128}
     case = Case(shape=shape, rows=2, length=16, learnt=0.5, steps=4, warm_up=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 EXAMPLES, QUESTION, NEW = 640, (60, 120), 2
 """Tokens of five examples, of a question (from, to), and generated ones: about MMLU's."""
 
+SHAPE: Mapping[str, int | bool] = {**HIDDEN_1024, "num_hidden_layers": 4, "tie_word_embeddings": True}
+"""Four layers of Qwen3-0.6B."""
+
 Way = Literal["shared and batched", "one at a time, with a cache", "one at a time, without a cache"]
 
 
@@ -32,8 +35,11 @@ class Figures(BaseModel):
     cpu: dict[Way, float]
 
 
-def measure(*, questions: int, seed: int) -> Figures:
-    """One subject of ``questions`` questions, for four layers of Qwen3-0.6B's shape with random weights, in fp32.
+def measure(*, questions: int, seed: int, shape: Mapping[str, int | bool] = SHAPE) -> Figures:
+    """One subject of ``questions`` questions, for a model with random weights, in fp32.
+
+    Args:
+        shape: entries of its config.json.
 
     Raises:
         QualityGate: an answer depends on how it was asked for.
@@ -43,7 +49,7 @@ def measure(*, questions: int, seed: int) -> Figures:
     import torch
 
     with TemporaryDirectory(prefix="qwen3-ops-bench-") as name:
-        spec = write_random_model(Path(name) / "model", seed=seed, **HIDDEN_1024, num_hidden_layers=4, tie_word_embeddings=True)
+        spec = write_random_model(Path(name) / "model", seed=seed, **shape)
         model = load_hf(Path(name) / "model", dtype=torch.float32).eval()
     draw = random.Random(seed)  # noqa: S311 (samples, no secrets)
     examples = [draw.randrange(spec.padded_vocab_size) for _ in range(EXAMPLES)]
@@ -69,14 +75,14 @@ def measure(*, questions: int, seed: int) -> Figures:
 def _shared(model: Qwen3, prompts: list[list[int]]) -> list[list[int]]:
     from qwen3_ops.native.mmlu.batches import answer_all
 
-    done = dict(answer_all(model, prompts, max_new_tokens=NEW, eos=-1))
+    done = dict(answer_all(model, prompts, max_new_tokens=NEW, eos=None))
     return [done[number].tokens for number in range(len(prompts))]
 
 
 def _one_by_one(model: Qwen3, prompts: list[list[int]]) -> list[list[int]]:
     from qwen3_ops.native.generation.decode import complete
 
-    return [complete(model, [prompt], max_new_tokens=NEW, eos=-1)[0].tokens for prompt in prompts]
+    return [complete(model, [prompt], max_new_tokens=NEW, eos=None)[0].tokens for prompt in prompts]
 
 
 def _as_the_real_tool(model: Qwen3, prompts: list[list[int]]) -> list[list[int]]:

@@ -23,7 +23,7 @@ SPEED, MEMORY, LONG_MEMORY = 1.0, 1.0, 0.6
 Candidate = Literal["ours", "transformers"]
 _CANDIDATES: tuple[Candidate, ...] = ("ours", "transformers")
 
-_TWIN = {
+TWIN = {
     "num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16,
     "intermediate_size": 192, "vocab_size": 1024, "tie_word_embeddings": False,
 }  # fmt: skip
@@ -48,7 +48,7 @@ class Case(BaseModel):
 
 
 CASES: Mapping[str, Case] = {
-    "tiny twin, 4 x 128 tokens": Case(shape=_TWIN, rows=4, length=128, learnt=1.0, steps=200, warm_up=20),
+    "tiny twin, 4 x 128 tokens": Case(shape=TWIN, rows=4, length=128, learnt=1.0, steps=200, warm_up=20),
     "4 layers of 0.6B, 1 x 1024 tokens": Case(shape=_SLICE, rows=1, length=1024, learnt=1.0, steps=1, warm_up=1),
     "the same, a quarter of the tokens learnt": Case(shape=_SLICE, rows=1, length=1024, learnt=0.25, steps=1, warm_up=1),
     "the same, 1 x 4096 tokens": Case(shape=_SLICE, rows=1, length=4096, learnt=1.0, steps=1, warm_up=1, rounds=1, memory=LONG_MEMORY),

@@ -36,7 +36,7 @@ class TextReader:
     def feed(self, line: str) -> None:
         prefix = _PREFIX.match(line)
         bare = line[prefix.end() :] if prefix else line
-        title = _TITLE.match(bare.strip())
+        title = _TITLE.match(bare.strip()) if "= " in bare else None
         if prefix or title:
             self._close()
         if title and title[1] in _TITLES:
@@ -44,7 +44,7 @@ class TextReader:
         elif bare == "You:":
             self._close()
             self._lines, self._size = [], 0
-        elif elapsed := _ELAPSED.match(bare.strip()):
+        elif "Elapsed: " in bare and (elapsed := _ELAPSED.match(bare.strip())):
             self._close()
             self.seconds = float(elapsed[1])
         elif self._lines is not None and self._size < _MOST:

@@ -96,7 +96,7 @@ SIGNATURES: tuple[Signature, ...] = (
     ),
     Signature(
         name="hccl-port-taken",
-        needles=("port",),
+        needles=("EJ0003", "EI0019", "EI0020"),
         pattern=re.compile(r"(EJ0003|EI0019|EI0020).*\bport\b|(EJ0003|EI0019|EI0020).*bind|\bbind\b.*\bport\b.*(EJ0003|EI0019|EI0020)"),
         cause="a port that HCCL wants is taken: two processes share a device, or two jobs a port range",
         remedy=_PORT_REMEDY,

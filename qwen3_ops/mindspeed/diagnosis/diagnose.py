@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from qwen3_ops.errors import ExitCode
 from qwen3_ops.mindspeed.diagnosis.signature import Fault, Signature
-from qwen3_ops.mindspeed.diagnosis.table import BY_NAME, SIGNATURES
+from qwen3_ops.mindspeed.diagnosis.table import BY_NAME, signature_of
 
 _LONGEST = 8192  # characters of a line that are looked at
 _BEFORE = 5  # lines kept before the error
@@ -115,15 +115,12 @@ class Diagnoser:
         line = line[:_LONGEST]
         self._order += 1
         recent = self._recent[source]
-        hit: Signature | None = None
-        for needle, rows in _BY_NEEDLE:
-            if needle in line:
-                found = next((row for row in rows if row.matches(line)), None)
-                if found is not None and (hit is None or _POSITION[found.name] < _POSITION[hit.name]):
-                    hit = found
-        if hit is not None:
-            self._keep(hit, line, source=source, before=tuple(recent))
-        else:
+        row = signature_of(line)
+        if row is not None:
+            self._keep(row, line, source=source, before=tuple(recent))
+        elif _TRACEBACK in line:
+            self._in_traceback.add(source)
+        elif source in self._in_traceback:
             self._follow_traceback(line, source=source, before=tuple(recent))
         recent.append(line)
 
@@ -159,9 +156,7 @@ class Diagnoser:
 
     def _follow_traceback(self, line: str, *, source: str, before: tuple[str, ...]) -> None:
         """The first exception that ends a traceback and that no signature knows."""
-        if _TRACEBACK in line:
-            self._in_traceback.add(source)
-        elif source in self._in_traceback and (raised := _RAISED.match(line)):
+        if raised := _RAISED.match(line):
             self._in_traceback.discard(source)
             if self._raised is None and raised[1].rpartition(".")[2] not in _NOT_CAUSES:
                 self._raised = Raised(line=line, source=source, rank=rank_of(line), order=self._order, before=before)
@@ -189,15 +184,3 @@ def _earliest_first(evidence: list[Evidence]) -> list[Evidence]:
     if all(item.printed_at is not None for item in evidence):
         return sorted(evidence, key=lambda item: (item.printed_at or "", item.order))
     return sorted(evidence, key=lambda item: (item.signature.waits, item.order))
-
-
-def _by_needle() -> list[tuple[str, list[Signature]]]:
-    rows: dict[str, list[Signature]] = defaultdict(list)
-    for signature in SIGNATURES:
-        for needle in signature.needles:
-            rows[needle].append(signature)
-    return list(rows.items())
-
-
-_POSITION = {signature.name: number for number, signature in enumerate(SIGNATURES)}
-_BY_NEEDLE = _by_needle()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.indexed import IndexedDataset
+from qwen3_ops.native.data.order_cache import OrderCache
 from qwen3_ops.native.data.turns import IGNORE_INDEX, fit_turn
 
 Sample = Mapping[str, NDArray[np.int64]]
@@ -29,11 +30,15 @@ class InstructionDataset:
 
     Item i: ``input_ids``, ``attention_mask`` (ones), ``labels``, each [length] int64 with
     length <= ``seq_length``: longer records are cut turn by turn, see :func:`cut_turns`.
+
+    Attributes:
+        ids_prefix: of the .bin/.idx pair with the ids.
     """
 
     def __init__(self, prefix: Path, seq_length: int) -> None:
         self.seq_length = seq_length
-        self._input_ids = IndexedDataset(prefix.with_name(f"{prefix.name}_packed_input_ids_document"))
+        self.ids_prefix = prefix.with_name(f"{prefix.name}_packed_input_ids_document")
+        self._input_ids = IndexedDataset(self.ids_prefix)
         self._labels = IndexedDataset(prefix.with_name(f"{prefix.name}_packed_labels_document"))
         if not np.array_equal(self._input_ids.sequence_lengths, self._labels.sequence_lengths):
             raise BadInput("input_ids and labels differ in their lengths", value=prefix, remedy="Make the data set again.")
@@ -147,10 +152,19 @@ class PretrainDataset:
         prefix: of the .bin/.idx pair, such as ``enwiki_text_document``.
         num_samples: how many are wanted; the texts are repeated as often as that takes.
         documents: the part of the texts to use; all when None.
+        cache_folder: where the order is kept for the next run (see ``order_cache.py``); None: nowhere.
     """
 
     def __init__(
-        self, prefix: Path, seq_length: int, num_samples: int, seed: int, *, documents: range | None = None, pad_token_id: int | None = None
+        self,
+        prefix: Path,
+        seq_length: int,
+        num_samples: int,
+        seed: int,
+        *,
+        documents: range | None = None,
+        pad_token_id: int | None = None,
+        cache_folder: Path | None = None,
     ) -> None:
         self._tokens = IndexedDataset(prefix)
         self.seq_length, self._pad = seq_length, pad_token_id
@@ -164,9 +178,16 @@ class PretrainDataset:
         separate = epochs > 1 and num_samples - before_last < int(_SEPARATE_LAST_EPOCH_BELOW * ((per_epoch - 1) // seq_length))
         total = (epochs * per_epoch - 1) // seq_length
 
-        random = np.random.RandomState(seed)
-        self.document_index = _shuffled([np.tile(np.array(part), n) for n in ((epochs - 1, 1) if separate else (epochs,))], random)
-        self.shuffle_index = _shuffled(np.split(np.arange(total), [before_last] if separate else []), random)
+        def order() -> NDArray[np.int64]:
+            """Of the documents, and behind it that of the samples."""
+            random = np.random.RandomState(seed)
+            texts = _shuffled([np.tile(np.array(part), n) for n in ((epochs - 1, 1) if separate else (epochs,))], random)
+            return np.concatenate([texts, _shuffled(np.split(np.arange(total), [before_last] if separate else []), random)])
+
+        cached = OrderCache(cache_folder, prefix).get(
+            "pretrain", order, documents=f"{part.start}..{part.stop}", length=seq_length, samples=num_samples, seed=seed
+        )
+        self.document_index, self.shuffle_index = np.split(cached, [epochs * len(part)])
         self._ends = np.cumsum(self._tokens.sequence_lengths[self.document_index], dtype=np.int64)
 
     def __len__(self) -> int:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from qwen3_ops.native.model import KVCache, Qwen3
 
+_PAD = 0  # any token: none sees it
+
 Sampler = Callable[[Tensor], Tensor]
 """fp32 logits [b, V] -> token ids [b]."""
 
@@ -76,13 +78,14 @@ def complete(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    eos: int,
+    eos: int | None,
     choose: Sampler = greedy,
     beginning: KVCache | None = None,
 ) -> list[Completion]:
     """Continue ``prompts`` (at least one token each), all in one batch.
 
     Args:
+        eos: token that ends a text; None: each gets ``max_new_tokens``.
         beginning: what was read before the prompts; when not given, what they have in common is read once for all.
 
     Returns:
@@ -94,7 +97,7 @@ def complete(
     device = model.output_weight.device
     shared, width = beginning.length, max(map(len, prompts))
     pads = torch.tensor([width - len(prompt) for prompt in prompts], device=device)
-    ids = torch.tensor([[eos] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    ids = torch.tensor([[_PAD] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     cache = beginning.spread(batch=len(prompts), max_length=shared + width + max_new_tokens)
     columns = torch.arange(shared + width + max_new_tokens, device=device)
     padding = (columns >= shared) & (columns < shared + pads[:, None]) if bool(pads.any()) else None
@@ -117,7 +120,7 @@ def complete(
         ids = chosen[:, None]
 
 
-def _note(done: list[Completion], chosen: list[int], *, eos: int) -> None:
+def _note(done: list[Completion], chosen: list[int], *, eos: int | None) -> None:
     for item, token in zip(done, chosen, strict=True):
         if item.ended:
             continue

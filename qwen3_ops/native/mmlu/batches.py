@@ -12,7 +12,7 @@ _BATCH_TOKENS = 8192  # that the model works on at once
 _CACHE_BYTES = 4 << 30  # of keys and values, the beginning counted for every question
 
 
-def answer_all(model: Qwen3, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, eos: int) -> Iterator[tuple[int, Completion]]:
+def answer_all(model: Qwen3, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, eos: int | None) -> Iterator[tuple[int, Completion]]:
     """Greedy continuations of ``prompts`` with their numbers, the short ones first.
 
     The prompts of a subject share its examples, by far the longest part.

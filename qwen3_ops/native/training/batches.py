@@ -14,6 +14,7 @@ from qwen3_ops.errors import BadInput
 from qwen3_ops.events import Events
 from qwen3_ops.native.data.indexed import IndexedDataset
 from qwen3_ops.native.data.indexed_format import with_suffix
+from qwen3_ops.native.data.order_cache import OrderCache
 from qwen3_ops.native.data.packed_view import PackedDataset, documents_by_eos, is_neat, mask_prefix, positions_in
 from qwen3_ops.native.data.tokenizer import Tokenizer
 from qwen3_ops.native.data.trainer_view import (
@@ -195,15 +196,20 @@ def _instruction_dataset(flags: FLAGS, prefix: Path, tokenizer: Tokenizer, event
 def _instruction_part(
     flags: FLAGS, dataset: InstructionDataset, documents: range, samples: int, tokenizer: Tokenizer
 ) -> InstructionSamples:
+    multiple_of = flags.batch_size if flags.padded_samples else 1
+
+    def order() -> NDArray[np.int64]:
+        return documents.start + shuffled_order(len(documents), samples, flags.seed, multiple_of=multiple_of, shuffle=not flags.no_shuffle)
+
     return InstructionSamples(
         dataset=dataset,
-        order=documents.start
-        + shuffled_order(
-            len(documents),
-            samples,
-            flags.seed,
-            multiple_of=flags.batch_size if flags.padded_samples else 1,
-            shuffle=not flags.no_shuffle,
+        order=OrderCache(flags.data_cache_path, dataset.ids_prefix).get(
+            "records" if flags.no_shuffle else "shuffled",
+            order,
+            documents=f"{documents.start}..{documents.stop}",
+            multiple=multiple_of,
+            samples=samples,
+            seed=flags.seed,
         ),
         pad_token_id=tokenizer.pad_token_id,
         pad_to_multiple_of=flags.pad_to_multiple_of,
@@ -214,7 +220,15 @@ def _instruction_part(
 def _pretrain_part(flags: FLAGS, prefix: Path, documents: range, samples: int, tokenizer: Tokenizer) -> PretrainSamples:
     workers = flags.reproduce_loss_mask_defect
     return PretrainSamples(
-        dataset=PretrainDataset(prefix, flags.seq_length, samples, flags.seed, documents=documents, pad_token_id=tokenizer.pad_token_id),
+        dataset=PretrainDataset(
+            prefix,
+            flags.seq_length,
+            samples,
+            flags.seed,
+            documents=documents,
+            pad_token_id=tokenizer.pad_token_id,
+            cache_folder=flags.data_cache_path,
+        ),
         eod=tokenizer.eos_token_id,
         reset_positions=flags.reset_position_ids,
         separate=flags.reset_attention_mask,

@@ -32,7 +32,6 @@ class FLAGS(ModelFlags):
         "--lora-fusion": 0,
         "--exit-signal-handler": 0,  # SIGTERM always saves
         "--num-workers": 1,
-        "--data-cache-path": 1,  # no index is cached
         "--check-for-nan-in-loss-and-grad": 0,  # always
         "--tensorboard-queue-size": 1,
         "--timing-log-level": 1,
@@ -55,6 +54,7 @@ class FLAGS(ModelFlags):
 
     tokenizer_name_or_path: Path
     data_path: tuple[str, ...]
+    data_cache_path: Path | None = None
     split: str = "969, 30, 1"
     stage: Literal["sft"] | None = None
     is_instruction_dataset: bool = False

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.tokenizer import Tokenizer
-from qwen3_ops.native.data.trainer_view import InstructionDataset, shuffled_order
-from qwen3_ops.native.data.writer import IndexedDatasetWriter
 
 ALPACA = ["--handler-name", "AlpacaStyleInstructionHandler", "--prompt-type", "qwen"]
 SHAREGPT = ["--handler-name", "SharegptStyleInstructionHandler", "--prompt-type", "qwen"]
@@ -133,21 +130,3 @@ def test_texts_too_long_are_dropped_by_record_not_by_position(preprocess, write)
     run = preprocess(argv)
     assert (len(run.read("text")), len(run.read("title"))) == (1, 2)
     assert "mixes records up" in run.ledger()["warnings"][0]
-
-
-def test_a_rebuilt_data_set_never_meets_a_stale_order(tmp_path):
-    """The order is computed from the data set's size, the number of samples and the seed; nothing is kept on disk."""
-
-    def build(records):
-        for name in ("input_ids", "labels"):
-            with IndexedDatasetWriter(tmp_path / f"d_packed_{name}_document") as writer:
-                for number in range(records):
-                    writer.add_document([number])
-        data = InstructionDataset(tmp_path / "d", 8)
-        return [int(data[index]["input_ids"][0]) for index in shuffled_order(len(data), 20, 42)]
-
-    first, files = build(20), {path.name for path in tmp_path.iterdir()}
-    assert sorted(first) == list(range(20))
-    assert set(build(5)) == set(range(5))
-    assert np.array_equal(build(20), first)
-    assert {path.name for path in tmp_path.iterdir()} == files

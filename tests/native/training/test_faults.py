@@ -43,14 +43,19 @@ class TestShuffleIndex:
         train(edit.changed(short, data_path=tmp_path / "data" / "d", save=tmp_path / "save"))
         assert sorted(path.name for path in (tmp_path / "data").rglob("*")) == before
 
-    def test_another_split_is_another_order(self, train: Train, short: list[str], golden: Path, tmp_path: Path, edit: Any) -> None:
+    @pytest.mark.parametrize("kept", [False, True], ids=["no-folder", "data-cache-path"])
+    def test_another_split_is_another_order(
+        self, kept: bool, train: Train, short: list[str], golden: Path, tmp_path: Path, edit: Any
+    ) -> None:
         """Same data folder, iterations and seed: the second run is as on a fresh copy."""
         shutil.copytree(golden / "data" / "outputs" / "alpaca_mapkeys", tmp_path / "data")
         split = edit.changed(short, split="80,20,0", save=tmp_path / "fresh")
         alone = train(split)
-        train(edit.changed(short, data_path=tmp_path / "data" / "d", save=tmp_path / "first"))
-        after = train(edit.changed(split, data_path=tmp_path / "data" / "d", save=tmp_path / "second"))
+        same = {"data_path": tmp_path / "data" / "d", **({"data_cache_path": tmp_path / "orders"} if kept else {})}
+        train(edit.changed(short, **same, save=tmp_path / "first"))
+        after = train(edit.changed(split, **same, save=tmp_path / "second"))
         assert after.curve("lm_loss") == alone.curve("lm_loss")
+        assert len(list(tmp_path.glob("orders/*.npy"))) == (2 if kept else 0)
 
 
 class TestSplit:
