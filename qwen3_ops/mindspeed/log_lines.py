@@ -8,7 +8,7 @@ No line can make the parser fail.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from qwen3_ops.mindspeed.log_events import (
@@ -59,28 +59,42 @@ _LOSS = re.compile(rf" ([^:|]+): *{_VALUE} \|")
 _ITERATION = (
     rf"iteration +{_INT}/ *{_INT} \| consumed samples: +{_INT} \| elapsed time per iteration \(ms\): {_VALUE} \|"
     rf"(?: throughput per GPU \(TFLOP/s/GPU\): {_VALUE} \|)? learning rate: {_VALUE} \|(?: decoupled learning rate: [^ |]+ \|)?"
-    rf" global batch size: +{_INT} \|([^\[]*?) loss scale: {_VALUE} \|(?: grad norm: {_VALUE} \|)?[^\[]*?"
+    rf" global batch size: +{_INT} \|(?: lm loss: {_VALUE} \|)?([^\[]*?) loss scale: {_VALUE} \|(?: grad norm: {_VALUE} \|)?[^\[]*?"
     rf" number of skipped iterations: +{_INT} \| number of nan iterations: +{_INT}"
 )
 
 
 def _iteration(match: re.Match[str]) -> Iteration:
-    iteration, iters, samples, milliseconds, teraflops, rate, batch, losses, scale, norm, skipped, nans = match.groups()
+    iteration, iters, samples, milliseconds, teraflops, rate, batch, loss, others, scale, norm, skipped, nans = match.groups()
+    iteration, iters, samples, batch, skipped, nans = map(int, (iteration, iters, samples, batch, skipped, nans))
+    milliseconds, rate, loss, scale, norm = _numbers((milliseconds, rate, loss, scale, norm))
+    losses = {} if loss is None else {"lm loss": loss}
+    if others:
+        losses |= {name: value for name, text in _LOSS.findall(others) if (value := _number(text)) is not None}
+    start = match.start()
     return Iteration(
-        match.string[max(0, match.start() - 21) : match.start()].strip(" []"),
-        int(iteration),
-        int(iters),
-        int(samples),
-        (_number(milliseconds) or 0.0) / 1000,
+        match.string[max(0, start - 21) : start].strip(" []"),
+        iteration,
+        iters,
+        samples,
+        (milliseconds or 0.0) / 1000,
         None if teraflops is None else _number(teraflops),
-        _number(rate),
-        int(batch),
-        {name: value for name, text in _LOSS.findall(losses) if (value := _number(text)) is not None},
-        _number(scale),
-        None if norm is None else _number(norm),
-        int(skipped),
-        int(nans),
+        rate,
+        batch,
+        losses,
+        scale,
+        norm,
+        skipped,
+        nans,
     )
+
+
+def _numbers(texts: Sequence[str | None]) -> list[float | None]:
+    """None for what is not there or is no number."""
+    try:
+        return list(map(float, texts))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return [None if text is None else _number(text) for text in texts]
 
 
 def _number(text: str) -> float | None:
@@ -206,11 +220,11 @@ def parse_line(line: str) -> list[Event]:
         if gate not in line:
             continue
         for row in rows:
-            if row.needle in line:
-                matches = list(row.pattern.finditer(line))
-                events += map(row.build, matches)
-                if len(matches) == 1 and len(line) - matches[0].end() + matches[0].start() < _REST:
+            if row.needle in line and (match := row.pattern.search(line)):
+                events.append(row.build(match))
+                if len(line) - match.end() + match.start() < _REST:
                     return events
+                events += map(row.build, row.pattern.finditer(line, match.end()))
     return events
 
 
