@@ -69,7 +69,7 @@ def run_stage(
     join: Annotated[int, typer.Option(min=1, metavar="N", help="Make the stage's data set of its N parts.")] = 1,
 ) -> None:
     """Make, resume or reuse the artifact of one planned stage."""
-    from qwen3_ops.execute import run_stage as execute_stage
+    from qwen3_ops.run_stage import run_stage as execute_stage
 
     raise typer.Exit(int(execute_stage(plan_json, stage, part=part, join=join, node_rank=node_rank)))
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from qwen3_ops.bench.corpus import alpaca, write_alpaca
 from qwen3_ops.bench.data import Figures, Run, measure, print_figures
 from qwen3_ops.bench.mmlu import measure as measure_mmlu
-from qwen3_ops.bench.train import TWIN, CASES, Case, Row
+from qwen3_ops.bench.train import CASES, TWIN, Case, Row
 from qwen3_ops.bench.train import Figures as TrainFigures
 from qwen3_ops.bench.train import measure as measure_training
 from qwen3_ops.bench.train import print_figures as print_training

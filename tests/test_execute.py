@@ -13,14 +13,16 @@ import time
 import pytest
 
 from qwen3_ops import execute
+from qwen3_ops import run_stage as stages
 from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.config import RunConfig
 from qwen3_ops.errors import BadInput, ExitCode, QualityGate
 from qwen3_ops.events import Events, read_events
-from qwen3_ops.execute import Provenance, run_stage, run_verb
+from qwen3_ops.execute import Provenance, run_verb
 from qwen3_ops.model import ModelSpec
 from qwen3_ops.plan import Plan, StagePlan, save_plan
 from qwen3_ops.recipes import tiny
+from qwen3_ops.run_stage import run_stage
 from qwen3_ops.verbs import Verb
 
 FLAGS = """
@@ -68,7 +70,7 @@ def verb(tmp_path, monkeypatch):
         (package / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(package.parent))
     made = Verb(name="fake", script="fake.py", summary="", package=package.name, output_flag="--save-dir")
-    monkeypatch.setattr(execute, "VERBS", {"fake": made})
+    monkeypatch.setattr(stages, "VERBS", {"fake": made})
     return made
 
 
@@ -185,10 +187,10 @@ def test_sigterm_interrupts_and_leaves_no_temporary_folder(verb, tmp_path):
 
 def test_an_unfinished_training_goes_on(verb, tmp_path, monkeypatch):
     in_place = Verb(name="fake", script="fake.py", summary="", package=verb.package, output_flag="--save-dir", in_place=True)
-    monkeypatch.setattr(execute, "VERBS", {"fake": in_place})
+    monkeypatch.setattr(stages, "VERBS", {"fake": in_place})
     plan, output = plan_with(tmp_path, ["--load", "/base", "--finetune"])
     output.mkdir(parents=True)
-    (output / execute.TRACKER).write_text("7")
+    (output / stages.TRACKER).write_text("7")
     assert run_stage(plan, "task") == ExitCode.DONE
     assert read_manifest(output).metrics == {"resumed": str(output), "finetune": False}
 
@@ -214,8 +216,8 @@ STARTER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from qwen3_ops import execute
+from qwen3_ops import run_stage as stages
 from qwen3_ops.verbs import Verb
-execute.VERBS = {"fake": Verb(name="fake", script="fake.py", summary="", package=sys.argv[2], output_flag="--save-dir")}
-sys.exit(int(execute.run_stage(Path(sys.argv[3]), "task")))
+stages.VERBS = {"fake": Verb(name="fake", script="fake.py", summary="", package=sys.argv[2], output_flag="--save-dir")}
+sys.exit(int(stages.run_stage(Path(sys.argv[3]), "task")))
 """

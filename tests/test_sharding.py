@@ -11,9 +11,9 @@ import pytest
 from planned_model import request as request_for_data
 from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.errors import BadInput, ExitCode
-from qwen3_ops.execute import run_stage
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.plan import make_plan, save_plan
+from qwen3_ops.run_stage import run_stage
 from qwen3_ops.sharding import joined_from, part_of, shards
 
 

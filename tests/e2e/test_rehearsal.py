@@ -18,11 +18,11 @@ import torch
 from qwen3_ops.artifacts import Manifest, read_manifest
 from qwen3_ops.errors import ExitCode
 from qwen3_ops.events import read_events
-from qwen3_ops.execute import run_stage
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint
 from qwen3_ops.pipelines import LORA_SFT
 from qwen3_ops.plan import make_plan, save_plan
 from qwen3_ops.procfs import with_variable
+from qwen3_ops.run_stage import run_stage
 from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]

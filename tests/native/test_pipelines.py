@@ -9,9 +9,9 @@ import pytest
 
 from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.errors import ExitCode
-from qwen3_ops.execute import run_stage
 from qwen3_ops.pipelines import PIPELINES
 from qwen3_ops.plan import make_plan, save_plan
+from qwen3_ops.run_stage import run_stage
 
 QUESTION = "What is one and one?,1,2,3,4,B\n"
 
