@@ -3,6 +3,8 @@
 | task | what it does | runbook |
 |---|---|---|
 | `plan` | resolves the request; refuses what can not work | |
+| `start_container`, `stop_container` | one container for all stages, where the host's profile wants that; else nothing to do | 2 |
+| `preflight` | looks at the host before a stage takes NPUs for hours: devices, versions, disk, ports, image | 1, 2 |
 | `convert_hf_to_mcore` | Hugging Face weights to a Megatron-mcore checkpoint, cut by TP and PP | 3.1 |
 | `prepare_dataset` | instruction records to token ids, with a ledger | 4.1.2, 5.1 |
 | `mmlu_base` | MMLU of the untuned weights | 4.5.1 |
@@ -17,6 +19,7 @@ Every stage keeps its result under the output folder; what an earlier run has ma
 
 from __future__ import annotations
 
+from qwen3_airflow.ascend.shared_container import run_container
 from qwen3_airflow.dag import qwen3_dag
 from qwen3_airflow.operators import (
     ConvertHfToMcore,
@@ -25,19 +28,22 @@ from qwen3_airflow.operators import (
     Generate,
     MergeLora,
     PlanOperator,
+    Preflight,
     PrepareDataset,
     TrainLora,
 )
 
 with qwen3_dag("qwen3_lora_sft", doc=__doc__, tags=["lora"]) as dag:
     plan = PlanOperator()
-    base = ConvertHfToMcore()
-    data = PrepareDataset()
-    before = EvaluateMmlu(task_id="mmlu_base", checkpoint=base.output)
-    adapter = TrainLora(checkpoint=base.output, dataset=data.output)
-    merged = MergeLora(checkpoint=base.output, adapter=adapter.output)
-    answers = Generate(checkpoint=merged.output)
-    after = EvaluateMmlu(task_id="mmlu_tuned", checkpoint=merged.output)
-    exported = ExportLoraToHf(checkpoint=base.output, adapter=adapter.output)
+    with run_container(plan):
+        ready = Preflight()
+        base = ConvertHfToMcore()
+        data = PrepareDataset()
+        before = EvaluateMmlu(task_id="mmlu_base", checkpoint=base.output)
+        adapter = TrainLora(checkpoint=base.output, dataset=data.output)
+        merged = MergeLora(checkpoint=base.output, adapter=adapter.output)
+        answers = Generate(checkpoint=merged.output)
+        after = EvaluateMmlu(task_id="mmlu_tuned", checkpoint=merged.output)
+        exported = ExportLoraToHf(checkpoint=base.output, adapter=adapter.output)
 
-    plan >> [base, data]
+        ready >> [before, adapter]

@@ -78,10 +78,14 @@ def run_stage(
 def preflight(plan_json: Annotated[Path, typer.Argument(help="plan.json of the run.")]) -> None:
     """Look at this machine as a run will find it: devices, versions, disk, ports."""
     from qwen3_ops.plan import load_plan
-    from qwen3_ops.preflight import examine, look, needs_npus
+    from qwen3_ops.preflight import describe, examine, look, needs_npus
 
     made = load_plan(plan_json)
-    found = examine(made.config, look(made.config), needs_npus=needs_npus(made))
+    on_npus = needs_npus(made)
+    machine = look(made.config, needs_npus=on_npus)
+    for line in describe(made.config, machine, needs_npus=on_npus):
+        print(f"preflight: {line}")
+    found = examine(made.config, machine, needs_npus=on_npus)
     if any(finding.severity == "refuse" for finding in found):
         raise PlanRefused(found, who="The preflight")
     for finding in found:

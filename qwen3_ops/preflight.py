@@ -6,21 +6,20 @@ meet after hours of conversion.
 
 from __future__ import annotations
 
+import json
 import os
-import platform
 import re
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from qwen3_ops.config import RunConfig
 from qwen3_ops.errors import BadInput
 from qwen3_ops.findings import Finding
+from qwen3_ops.mindspeed.login_env import login_environment
 from qwen3_ops.npu_smi import NpuInfo, parse_info
 from qwen3_ops.plan import Plan
 from qwen3_ops.verbs import VERBS
@@ -39,11 +38,22 @@ RUNBOOK: Mapping[str, str] = {
 _CANN = Path("/usr/local/Ascend/ascend-toolkit/latest")
 _HCCL_PORTS = 16
 _LEAST_DISK = 50 << 30  # bytes; the plan forecasts a run's own need
+_ASK_PYTHON = """
+import json, platform
+from importlib import metadata
+found = {"python": platform.python_version()}
+for name in ("torch", "torch_npu", "mindspeed", "megatron-core"):
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What was found; made by :func:`look`, by hand in tests."""
+    """What was found; made by :func:`look`, by hand in tests. Without need of NPUs only the disk is looked at."""
 
     npus: NpuInfo | None
     npu_error: str | None
@@ -53,23 +63,38 @@ class Machine:
     taken_ports: tuple[int, ...]
 
 
-def look(run: RunConfig) -> Machine:
-    """The machine that this process runs on."""
+def look(run: RunConfig, *, needs_npus: bool) -> Machine:
+    """The machine that this process runs on, as a stage on MindSpeed-LLM finds it.
+
+    Raises:
+        BadInput: the login shell that such a stage starts from does not work.
+    """
+    free_disk = shutil.disk_usage(run.output_root).free
+    if not needs_npus:
+        return Machine(npus=None, npu_error=None, visible=(), versions={}, free_disk=free_disk, taken_ports=())
     npus, error = _npu_info()
-    ports = _ports(run)
     return Machine(
         npus=npus,
         npu_error=error,
         visible=tuple(sorted(int(path.name[7:]) for path in Path("/dev").glob("davinci[0-9]*") if path.name[7:].isdigit())),
         versions={**_package_versions(), **_ascend_versions(npus)},
-        free_disk=shutil.disk_usage(run.output_root).free,
-        taken_ports=tuple(port for port in ports if not _is_free(port)),
+        free_disk=free_disk,
+        taken_ports=tuple(port for port in ports(run) if not _is_free(port)),
     )
 
 
+def describe(run: RunConfig, machine: Machine, *, needs_npus: bool) -> list[str]:
+    """What was looked at, a line each."""
+    disk = f"{machine.free_disk / (1 << 30):.1f} GiB free below {run.output_root}"
+    if not needs_npus:
+        return [disk, "no stage of this run needs an NPU: devices, versions and ports were not looked at"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return [f"devices: {_numbers(machine.visible)}", f"versions: {versions or 'none'}", disk, f"ports: {_numbers(ports(run))}"]
+
+
 def needs_npus(plan: Plan) -> bool:
-    """Whether a stage is to run on MindSpeed-LLM; the native engine needs no device."""
-    return any(stage.engine == "mindspeed" and VERBS[stage.verb].on_devices for stage in plan.stages)
+    """Whether a stage is to run on NPUs by MindSpeed-LLM; the native engine needs neither devices nor ports."""
+    return any(stage.engine == "mindspeed" and VERBS[stage.verb].on_devices and not stage.reused for stage in plan.stages)
 
 
 def examine(run: RunConfig, machine: Machine, *, needs_npus: bool) -> list[Finding]:
@@ -180,7 +205,7 @@ def _taken_ports(machine: Machine) -> Iterator[Finding]:
         )
 
 
-def _ports(run: RunConfig) -> tuple[int, ...]:
+def ports(run: RunConfig) -> tuple[int, ...]:
     """MASTER_PORT and HCCL's range as the lease or the run chose them."""
     master = int(os.environ.get("MASTER_PORT", run.master_port))
     base = os.environ.get("HCCL_IF_BASE_PORT", run.hccl_if_base_port)
@@ -209,10 +234,13 @@ def _npu_info() -> tuple[NpuInfo | None, str | None]:
 
 
 def _package_versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("torch", "torch_npu", "mindspeed", "megatron-core"):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+    """Of the Python that MindSpeed-LLM runs with, which need not be this one."""
+    environment = login_environment()
+    python = shutil.which("python", path=environment.get("PATH")) or shutil.which("python3", path=environment.get("PATH"))
+    if python is None:
+        return {}
+    done = subprocess.run([python, "-c", _ASK_PYTHON], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    found: dict[str, str] = json.loads(done.stdout) if done.returncode == 0 else {}
     return found
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from npu_smi_tables import A3
 from qwen3_ops.npu_smi import Chip, NpuInfo
 from qwen3_ops.pipelines import LORA_SFT
 from qwen3_ops.plan import make_plan, save_plan
-from qwen3_ops.preflight import RUNBOOK, Machine, examine, look, needs_npus
+from qwen3_ops.preflight import RUNBOOK, Machine, describe, examine, look, needs_npus
 from qwen3_ops.recipes import tiny
 
 
@@ -73,8 +74,14 @@ def test_busy_devices_of_others_are_no_finding():
     assert examine(tiny(), machine(chip(0), chip(12, processes=(1,))), needs_npus=True) == []
 
 
-def test_without_npus_only_disk_and_ports_count():
-    assert examine(tiny(), machine(npus=None, visible=(), versions={}), needs_npus=False) == []
+def test_without_npus_only_the_disk_counts(tmp_path):
+    run = tiny().model_copy(update={"output_root": str(tmp_path)})
+    found = look(run, needs_npus=False)
+    assert (found.npus, found.visible, found.versions, found.taken_ports) == (None, (), {}, ())
+    assert "no stage of this run needs an NPU" in describe(run, found, needs_npus=False)[-1]
+    assert examine(run, replace(found, free_disk=1 << 40), needs_npus=False) == []
+    (finding,) = examine(run, replace(found, free_disk=1), needs_npus=False)
+    assert (finding.rule, finding.severity) == ("output_root should have room", "warn")
 
 
 @pytest.fixture
@@ -97,27 +104,63 @@ def test_the_native_engine_needs_no_npus(saved):
     assert not needs_npus(saved())
 
 
-def test_the_command_says_what_it_found_and_ends_as_bad_input(saved, tmp_path):
-    plan = save_plan(saved())
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+def on_npus(plan):
+    """The plan as if its stages were MindSpeed-LLM's, which no rule has seen."""
+    return plan.model_copy(update={"stages": [stage.model_copy(update={"engine": "mindspeed"}) for stage in plan.stages]})
+
+
+def test_results_that_stand_need_no_npus(saved):
+    plan = on_npus(saved())
+    assert needs_npus(plan)
+    assert not needs_npus(plan.model_copy(update={"stages": [stage.model_copy(update={"reused": True}) for stage in plan.stages]}))
+
+
+def preflight(plan, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "qwen3_ops", "preflight", str(save_plan(plan))],
+        env={**os.environ, "QWEN3_OPS_LOGIN_SHELL": "", **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_run_without_npus_passes_and_is_told_what_was_looked_at(saved):
+    with socket.socket() as taken:  # a port that only torchrun would want
+        taken.bind(("", 0))
+        taken.listen()
+        done = preflight(saved(), MASTER_PORT=str(taken.getsockname()[1]))
+    assert done.returncode == 0, done.stderr
+    assert "GiB free below" in done.stdout
+    assert "no stage of this run needs an NPU" in done.stdout
+
+
+def test_the_command_says_what_it_found_and_ends_as_bad_input(saved):
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
-        environment["MASTER_PORT"] = str(taken.getsockname()[1])
-        done = subprocess.run(
-            [sys.executable, "-m", "qwen3_ops", "preflight", str(plan)], env=environment, capture_output=True, text=True, check=False
-        )
+        port = str(taken.getsockname()[1])
+        done = preflight(on_npus(saved()), MASTER_PORT=port)
     assert done.returncode == 2
     assert "The preflight refuses this run" in done.stderr
-    assert environment["MASTER_PORT"] in done.stderr
+    assert f"taken: {port}" in done.stderr
+    assert "cann: not found" in done.stderr
 
 
 def test_a_stand_in_for_npu_smi_is_asked(tmp_path, monkeypatch):
     (tmp_path / "npu-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{A3}\nEND\n")
     (tmp_path / "npu-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found = look(tiny().model_copy(update={"output_root": str(tmp_path)}))
+    monkeypatch.setenv("QWEN3_OPS_LOGIN_SHELL", "")
+    found = look(tiny().model_copy(update={"output_root": str(tmp_path)}), needs_npus=True)
     assert found.versions["driver"] == "25.0.rc1.1"
     assert len(found.npus.chips) == 4
+
+
+def test_versions_are_those_of_the_python_that_mindspeed_runs_with(tmp_path, monkeypatch):
+    """A worker's own Python need not have torch at all."""
+    (tmp_path / "python").write_text("""#!/bin/sh\necho '{"python": "3.10.2", "torch": "2.6.0"}'\n""")
+    (tmp_path / "python").chmod(0o755)
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\nexport PATH="' + str(tmp_path) + ':$PATH"\nenv -0 >"$QWEN3_OPS_ENVIRONMENT"\n')
+    shell.chmod(0o755)
+    monkeypatch.setenv("QWEN3_OPS_LOGIN_SHELL", str(shell))
+    found = look(tiny().model_copy(update={"output_root": str(tmp_path)}), needs_npus=True)
+    assert (found.versions["python"], found.versions["torch"]) == ("3.10.2", "2.6.0")

@@ -83,15 +83,7 @@ class JobOperator(ResumableJobMixin, BaseOperator):  # type: ignore[misc]
         runtime, job = self._launched(context)
         if not (self.deferrable and runtime.deferrable):
             return self.execute_resumable(context)
-        try:
-            handle = self._attach_or_submit(runtime, job)
-        except NpusBusy as busy:
-            self.log.info("Waiting: %s", busy)
-            self.defer(
-                trigger=NpuTrigger(ascend_conn_id=self.ascend_conn_id, npus=job.npus),
-                method_name="npus_are_free",
-                timeout=self.execution_timeout,
-            )
+        handle = self._begin(runtime, job)
         self._defer(handle, offset=handle.log_start)
 
     def npus_are_free(self, context: Context, event: Mapping[str, Any]) -> Any:
@@ -122,16 +114,7 @@ class JobOperator(ResumableJobMixin, BaseOperator):  # type: ignore[misc]
     # ResumableJobMixin, for the worker that follows by itself
 
     def submit_job(self, context: Context) -> dict[str, Any]:
-        runtime, job = self._launched(context)
-        told = ""
-        while True:
-            try:
-                return self._attach_or_submit(runtime, job).to_json()
-            except NpusBusy as busy:
-                if str(busy) != told:
-                    told = str(busy)
-                    self.log.info("Waiting: %s", told)
-                time.sleep(max(self.poll_interval, 5.0))
+        return self._begin(*self._launched(context)).to_json()
 
     def get_job_status(self, external_id: Any, context: Context) -> str:
         runtime, job = self._launched(context)
@@ -168,6 +151,18 @@ class JobOperator(ResumableJobMixin, BaseOperator):  # type: ignore[misc]
         if self._launch is None:
             self._launch = self.launch(context)
         return self._launch
+
+    def _begin(self, runtime: Runtime, job: Job) -> Handle:
+        """The job's process. Without free NPUs the task waits on the triggerer: that may take hours, and a worker's slot is scarce."""
+        try:
+            return self._attach_or_submit(runtime, job)
+        except NpusBusy as busy:
+            self.log.info("Waiting: %s", busy)
+            self.defer(
+                trigger=NpuTrigger(ascend_conn_id=self.ascend_conn_id, npus=busy.wanted),
+                method_name="npus_are_free",
+                timeout=self.execution_timeout,
+            )
 
     def _attach_or_submit(self, runtime: Runtime, job: Job) -> Handle:
         """The process that an earlier try left behind, or a new one where that has nothing more to give."""

@@ -99,7 +99,7 @@ class StageOperator(JobOperator):
         run = plan.config
         planned = self.planned(plan)
         runtime = get_runtime(run.runtime, ascend_conn_id=self.ascend_conn_id)
-        on_devices = VERBS[planned.verb].on_devices
+        on_devices = wants_npus(planned)
         job = Job(
             folder=plan.stage_dir(planned.name),
             argv=(runtime.python, "-m", "qwen3_ops", "run-stage", str(path), *self.run_stage_arguments(plan)),
@@ -123,6 +123,11 @@ class StageOperator(JobOperator):
     def run_stage_arguments(self, plan: Plan) -> tuple[str, ...]:
         """Of ``run-stage``, behind the plan."""
         return (self.task_id,)
+
+
+def wants_npus(stage: StagePlan) -> bool:
+    """Whether a stage has work for devices; one whose artifact stands only says so, and need not wait for any."""
+    return VERBS[stage.verb].on_devices and read_manifest(Path(stage.output)) is None
 
 
 def inputs_of(run: RunConfig) -> tuple[Path, ...]:
@@ -246,9 +251,10 @@ class EvaluateMmlu(StageOperator):
 
 
 class Preflight(JobOperator):
-    """Looks at the machine where the stages will run: devices, versions, disk, ports; a bad one fails here.
+    """Looks at the machine where the stages will run: image, devices, versions, disk, ports; a bad one fails here.
 
-    It stands between the plan and the stages: ``plan >> Preflight() >> [base, data]``.
+    It stands before the stages that take NPUs, ``Preflight() >> [before, adapter]``: those that
+    need none do not wait for the lease with which it looks. A run without NPUs has its disk looked at.
     """
 
     def __init__(self, *, task_id: str = "preflight", plan_task_id: str = "plan", **kwargs: Any) -> None:
@@ -269,6 +275,12 @@ class Preflight(JobOperator):
             multi_node=run.nnodes > 1,
         )
         return runtime, job
+
+    def _start(self, context: Context) -> Any:
+        runtime, _ = self._launched(context)
+        for finding in runtime.examine():
+            self.log.warning("%s", finding)
+        return super()._start(context)
 
     def result(self, context: Context) -> None:
         """Its findings are in the log."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, TriggerRule
 
-from qwen3_airflow.operators import PlanOperator, PrepareDataset, StageOperator, plan_path
+from qwen3_airflow.operators import PrepareDataset, StageOperator, plan_path
 from qwen3_ops.artifacts import read_manifest
 from qwen3_ops.plan import load_plan
 from qwen3_ops.sharding import part_of, shards
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 DATASET = "prepare_dataset"
 
 
-def prepare_in_parts(plan: PlanOperator) -> JoinParts:
+def prepare_in_parts() -> JoinParts:
     """The tasks that prepare the plan's data set in as many parts as its field ``data_shards`` says.
+
+    The first of them, ``list_parts``, follows the setup of ``run_container``, in whose block they stand.
 
     Returns:
         The last of them; its ``.output`` is the data set's, as :class:`PrepareDataset`'s is.
@@ -29,7 +31,6 @@ def prepare_in_parts(plan: PlanOperator) -> JoinParts:
     listed = ListParts()
     made = PreparePart.partial(task_id="prepare_part", map_index_template="{{ task.part }}").expand(part=listed.output)
     joined = JoinParts()
-    plan >> listed
     made >> joined
     return joined
 

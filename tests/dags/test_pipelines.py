@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
-from qwen3_airflow.operators import PlanOperator, stage_requests
+from qwen3_airflow.operators import EvaluateMmlu, Generate, PlanOperator, TrainingOperator, stage_requests
 from qwen3_ops.pipelines import KINDS, PIPELINES
 from qwen3_ops.recipes import name_of
 
@@ -42,11 +42,37 @@ def test_the_plan_comes_before_everything(dag):
     assert plan.get_flat_relative_ids(upstream=False) == {task.task_id for task in dag.tasks} - {"plan"}
 
 
-def test_edges_are_the_dataflow(dag, pipeline):
-    expected = {request.name: set(request.inputs.values()) or {"plan"} for request in PIPELINES[pipeline]}
+def test_edges_are_the_dataflow_between_setup_and_teardown(dag, pipeline):
+    requests = PIPELINES[pipeline]
+    expected = {request.name: set(request.inputs.values()) or {"start_container"} for request in requests}
     if pipeline in IN_PARTS:
-        expected |= {"list_parts": {"plan"}, "prepare_part": {"list_parts"}, "prepare_dataset": {"prepare_part"}}
-    assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {"plan": set(), **expected}
+        expected |= {"list_parts": {"start_container"}, "prepare_part": {"list_parts"}, "prepare_dataset": {"prepare_part"}}
+    for first_on_npus in ("mmlu_base", next(request.name for request in requests if "dataset" in request.inputs)):
+        expected[first_on_npus] |= {"preflight"}
+    last = {request.name for request in requests} - {name for request in requests for name in request.inputs.values()}
+    around = {
+        "plan": set(),
+        "start_container": {"plan"},
+        "preflight": {"start_container"},
+        "stop_container": {"start_container", *last},
+    }
+    assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {**around, **expected}
+
+
+def test_only_what_takes_npus_waits_for_the_preflight(dag):
+    waiting = dag.get_task("preflight").get_flat_relative_ids(upstream=False) - {"stop_container"}
+    assert {"convert_hf_to_mcore", "prepare_dataset"}.isdisjoint(waiting)
+    on_devices = {task.task_id for task in dag.tasks if isinstance(task, (EvaluateMmlu, Generate, TrainingOperator))}
+    assert on_devices <= waiting
+
+
+@pytest.mark.parametrize("dag_id", [*(f"qwen3_{name}" for name in PIPELINES), "qwen3_prepare_data"])
+def test_every_stage_stands_between_setup_and_teardown(bag, dag_id):
+    dag = bag.dags[dag_id]
+    up, down = dag.get_task("start_container"), dag.get_task("stop_container")
+    assert (up.is_setup, down.is_teardown, down.on_failure_fail_dagrun) == (True, True, False)
+    between = up.get_flat_relative_ids(upstream=False) & down.get_flat_relative_ids(upstream=True)
+    assert between == {task.task_id for task in dag.tasks} - {"plan", "start_container", "stop_container"}
 
 
 def test_every_task_is_tried_again(dag):

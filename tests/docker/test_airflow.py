@@ -19,6 +19,12 @@ from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = ("deferrable", "synchronous")
+POLICY = """
+def task_policy(task):
+    if task.dag_id == "qwen3_prepare_data" and hasattr(task, "ascend_conn_id"):
+        task.ascend_conn_id = "ascend_shared"
+"""
+"""How docs/containers.md has an administrator change the shipped DAGs: here one of them uses another host's connection."""
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +36,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(engine: TestEngine, folder: Path, npu_nodes: None, npu_smi: Path):
     dags = folder / "dags"
     dags.mkdir()
-    for source in (ROOT / "dags" / "qwen3_lora_sft.py", Path(__file__).parent / "dags" / "light.py"):
+    here = Path(__file__).parent / "dags"
+    for source in (ROOT / "dags" / "qwen3_lora_sft.py", ROOT / "dags" / "qwen3_prepare_data.py", here / "light.py", here / "reaper.py"):
         (dags / source.name).symlink_to(source)
+    policies = folder / "policies"
+    policies.mkdir()
+    (policies / "airflow_local_settings.py").write_text(POLICY)
     profile = {
         "npus": 16,
         "dies_per_npu": 2,
@@ -42,14 +52,18 @@ def server(engine: TestEngine, folder: Path, npu_nodes: None, npu_smi: Path):
         "environment": {"OMP_NUM_THREADS": "1"},
     }
     extra = {"recipe": "cpu", "image": SKELETON, "data_roots": [str(folder)], "profile": profile}
-    connection = json.dumps({"conn_type": "ascend", "host": engine.url, "extra": extra})
+    shared = {**extra, "profile": {**profile, "container": "shared"}}
+    connections = {
+        f"AIRFLOW_CONN_{name.upper()}": json.dumps({"conn_type": "ascend", "host": engine.url, "extra": of})
+        for name, of in ((DEFAULT_CONN_ID, extra), ("ascend_shared", shared))
+    }
     server = AirflowServer(
         folder / "home",
         dags=dags,
         variables={
-            f"AIRFLOW_CONN_{DEFAULT_CONN_ID.upper()}": connection,
+            **connections,
             "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests" / "support")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests" / "support"), str(policies)]),
         },
     )
     server.start()
@@ -101,8 +115,8 @@ def light(server, engine, folder, request):
 
 
 @pytest.fixture(scope="module")
-def pipeline(server, hf_model, golden, folder):
-    """The LoRA pipeline on the smallest of models, started before the parts of Airflow are killed."""
+def conf(hf_model, golden, folder) -> dict:
+    """A run on the smallest of models, in containers."""
     tasks = folder / "mmlu"
     tasks.mkdir()
     (tasks / "anatomy_test.csv").write_text('"What is a heart?",muscle,bone,nerve,skin,A\n"What is a femur?",muscle,bone,nerve,skin,B\n')
@@ -112,13 +126,18 @@ def pipeline(server, hf_model, golden, folder):
         (folder / "model" / file.name).write_bytes(file.read_bytes())
     data = folder / "alpaca.json"
     data.write_bytes((golden / "data" / "inputs" / "alpaca_small.json").read_bytes())
+    return {
+        "recipe": "tiny", "runtime": "docker", "model_dir": str(folder / "model"), "input": str(data), "task_data_path": str(tasks),
+        "output_root": str(folder / "outputs"), "train_iters": 4, "save_interval": 2, "log_interval": 1, "global_batch_size": 4,
+        "micro_batch_size": 4, "seq_length": 128, "max_new_tokens": 4,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pipeline(server, conf):
+    """The LoRA pipeline, started before the parts of Airflow are killed."""
     airflow = server.rest("qwen3_lora_sft")
-    run_id = airflow.trigger(
-        recipe="tiny", runtime="docker", model_dir=str(folder / "model"), input=str(data), task_data_path=str(tasks),
-        output_root=str(folder / "outputs"), train_iters=4, save_interval=2, log_interval=1, global_batch_size=4, micro_batch_size=4,
-        seq_length=128, max_new_tokens=4,
-    )  # fmt: skip
-    return airflow, run_id
+    return airflow, airflow.trigger(**conf)
 
 
 def test_the_worker_is_killed(pipeline, light):
@@ -168,5 +187,57 @@ def test_the_pipeline_runs_with_every_stage_in_a_container(pipeline, engine, fol
         assert airflow.task(run_id, request.name)["state"] == "success"
         (attempt,) = folder.glob(f"outputs/runs/*/{request.name}/attempt.json")
         assert json.loads(attempt.read_text())["exit_code"] == 0
+    assert "Nothing to do: by the profile" in airflow.log(run_id, "start_container")
+    assert "no stage of this run needs an NPU" in airflow.log(run_id, "preflight", attempt=airflow.task(run_id, "preflight")["try_number"])
     assert "qwen3-ops train" in airflow.log(run_id, "train_lora", attempt=airflow.task(run_id, "train_lora")["try_number"])
     assert engine.containers(folder / "outputs") == []
+
+
+def test_a_shipped_dag_makes_one_container_for_its_run_and_removes_it(server, conf, engine, folder):
+    airflow = server.rest("qwen3_prepare_data")
+    run_id = airflow.trigger(**{**conf, "seq_length": 96})
+    assert airflow.wait_for_run(run_id, seconds=180) == "success"
+    states = {name: airflow.task(run_id, name)["state"] for name in ("start_container", "prepare_dataset", "stop_container")}
+    assert set(states.values()) == {"success"}
+    (job,) = folder.glob("outputs/runs/qwen3_prepare_data-*/prepare_dataset")
+    assert json.loads((job / "attempt.json").read_text())["exit_code"] == 0
+    assert (job.parent / "container.json").exists()
+    assert engine.containers(folder / "outputs") == []
+    airflow.clear(run_id, "prepare_dataset")  # alone: neither setup nor teardown come with it over this API
+    airflow.wait_for_task(run_id, "prepare_dataset", "running", "deferred", seconds=60)
+    assert airflow.wait_for_run(run_id, seconds=120) == "success"
+    assert "finished before" in airflow.log(run_id, "prepare_dataset", attempt=airflow.task(run_id, "prepare_dataset")["try_number"])
+    (left,) = engine.containers(folder / "outputs")
+    assert left["Labels"]["qwen3-ops.task"] == "start_container", "made again for it; it goes when it is idle"
+
+
+def test_the_reaper_asks_airflow_whose_container_is_nobodys(server, engine, folder, make_runtime, profile, job, root):
+    """Tasks that run and that are over, mapped ones too, runs that are gone, and containers that live as long as a run."""
+    (folder / "states").mkdir()
+    states, reaper = server.rest("states"), server.rest("reaper")
+    run_id = states.trigger(folder=str(folder / "states"))
+    wait_for("one to wait and one to end", lambda: states.mapped_states(run_id, "wait") == ["success", "running"], seconds=90)
+    over = reaper.trigger()
+    assert reaper.wait_for_run(over, seconds=90) == "success"
+
+    runtime = make_runtime(profile)
+    of = {
+        "mapped and over": {"dag": "states", "run": run_id, "task": "wait", "map_index": "0"},
+        "mapped and running": {"dag": "states", "run": run_id, "task": "wait", "map_index": "1"},
+        "over": {"dag": "reaper", "run": over, "task": "reap"},
+        "no such run": {"dag": "states", "run": "gone", "task": "wait"},
+        "no such dag": {"dag": "gone", "run": run_id, "task": "wait"},
+        "of a living run": {"dag": "states", "run": run_id, "task": "start_container", "shared": "1"},
+        "of a run that is over": {"dag": "reaper", "run": over, "task": "start_container", "shared": "1"},
+        "of no run": {"dag": "states", "run": "gone", "task": "start_container", "shared": "1"},
+    }
+    for number, labels in enumerate(of.values()):
+        whole = {"airflow": server.url, "map_index": "-1", "try": "1", **labels}
+        runtime.submit(job("import time; time.sleep(600)", name=f"job-{number}", labels=whole, stop_grace=0))
+
+    run = reaper.trigger()
+    assert reaper.wait_for_run(run, seconds=120) == "success"
+    left = {container["Labels"]["qwen3-ops.job"].rpartition("-")[2] for container in engine.containers(root)}
+    assert [name for number, name in enumerate(of) if str(number) in left] == ["mapped and running", "of a living run"]
+    (folder / "states" / "go").touch()
+    assert states.wait_for_run(run_id, seconds=60) == "success"

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from qwen3_airflow.runtimes.base import Job
-from qwen3_ops.errors import ExitCode
+from qwen3_ops.errors import ExitCode, Infrastructure
 from qwen3_ops.pipelines import LORA_SFT
 from qwen3_ops.plan import make_plan, save_plan
 from qwen3_ops.recipes import tiny
@@ -27,6 +27,21 @@ def plan(root, hf_model, golden):
     made = make_plan(request, stages=LORA_SFT, run_id="r")
     stages = [stage.model_copy(update={"engine": "mindspeed"}) for stage in made.stages]
     return save_plan(made.model_copy(update={"stages": stages}))
+
+
+def test_an_image_that_is_nowhere_is_a_finding_before_anything_starts(make_runtime, profile, engine, root):
+    """The engine's own words: the name can not be resolved or is refused, as this machine's network has it."""
+    runtime = make_runtime(profile.model_copy(update={"image": "127.0.0.1:9/no/such:image"}))
+    with pytest.raises(Infrastructure, match=r"registry does not answer: 127.0.0.1:9/no/such:image: .*docker load") as away:
+        runtime.examine()
+    assert engine.url in str(away.value)
+    with pytest.raises(Infrastructure):
+        runtime.submit(Job(folder=root / "preflight", argv=("true",), writes=(root,)))
+    assert engine.containers(root) == []
+
+
+def test_an_image_of_this_machine_is_no_finding(make_runtime, profile):
+    assert make_runtime(profile).examine() == []
 
 
 def test_it_sees_the_leased_devices_and_misses_cann(make_runtime, profile, plan, root, npu_nodes, npu_smi):

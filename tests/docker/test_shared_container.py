@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from qwen3_airflow.ascend.shared_container import start
-from qwen3_airflow.runtimes.base import Ended
+from qwen3_airflow.ascend import shared_container
+from qwen3_airflow.ascend.shared_container import StopContainer
+from qwen3_airflow.runtimes import run_container
+from qwen3_airflow.runtimes.base import Ended, NpusBusy
 from qwen3_airflow.runtimes.engine import Engine, EngineAddress
 from qwen3_airflow.runtimes.exec_stopper import stop as stop_exec
-from qwen3_airflow.runtimes.shared import SharedContainerRuntime, shared_name
+from qwen3_airflow.runtimes.run_container import shared_name, start
+from qwen3_airflow.runtimes.shared import SharedContainerRuntime
 from qwen3_ops.errors import BadInput
 from waiting import wait_for
 
@@ -36,10 +40,10 @@ def shared(engine, profile, job, root):
         return SharedContainerRuntime(Engine(address.connect, address=address, patience=60), whole)
 
     setup = job("", name="start_container")
-    name = start(make(), setup)
-    assert start(make(), setup) == name, "a second setup finds the first"
+    name = start(make().engine, whole, setup)
+    assert start(make().engine, whole, setup) == name, "a second setup finds the first"
     yield make
-    engine.client.remove_container(name, force=True)
+    make().engine.remove(name, force=True)
 
 
 def end_of(runtime, handle, seconds: float = 60) -> Ended:
@@ -102,15 +106,70 @@ def test_dockerd_dies_and_forgets_its_execs(shared, job, engine):
     assert (work.folder / "starts").read_text() == "x"
 
 
-def test_the_container_is_killed(shared, job, engine):
+def test_the_container_is_killed_and_the_next_try_has_another(shared, job, engine, root):
     runtime, work = shared(), job(WAITS)
     handle = runtime.submit(work)
     wait_for("a line", lambda: runtime.logs(handle, 0), seconds=30)
     engine.client.kill(handle.id.partition("/")[0])
     assert end_of(runtime, handle) == Ended(exit_code=None)
     runtime.remove(handle)
-    with pytest.raises(BadInput, match="no running shared container"):
+    again = shared().submit(work)
+    (work.folder / "go").touch()
+    assert end_of(runtime, again) == Ended(exit_code=0)
+    assert (work.folder / "starts").read_text() == "xx"
+    assert len(engine.containers(root)) == 1
+
+
+def test_a_container_that_a_stage_made_again_goes_when_it_is_idle(shared, job, engine, root, monkeypatch):
+    monkeypatch.setattr(run_container, "_IDLE_SECONDS", 3)
+    runtime, work = shared(), job(WAITS)
+    runtime.engine.remove(shared_name(runtime.profile, work.folder.parent), force=True)
+    handle = runtime.submit(work)
+    time.sleep(5)
+    assert runtime.poll(handle) is None, "a stage is no idleness"
+    (work.folder / "go").touch()
+    assert end_of(runtime, handle) == Ended(exit_code=0)
+    wait_for("the container to go", lambda: engine.containers(root) == [], seconds=30)
+
+
+def test_a_run_without_a_container_is_told_what_to_clear(shared, job):
+    runtime, work = shared(), job(WAITS)
+    (work.folder.parent / run_container.CONTAINER).unlink()
+    runtime.engine.remove(shared_name(runtime.profile, work.folder.parent), force=True)
+    with pytest.raises(BadInput, match=r"no running shared container.*Clear the task start_container"):
         runtime.submit(work)
+
+
+def test_what_another_run_has_leased_meanwhile_is_waited_for(make_runtime, profile, npu_nodes, job, engine, root):
+    a3 = profile.model_copy(update={"container": "shared", "npus": 16, "dies_per_npu": 2, "control_devices": ("/dev/davinci_manager",)})
+    runtime = SharedContainerRuntime(make_runtime(a3).engine, a3)
+    name = start(runtime.engine, a3, job("", name="start_container", npus=16))
+    engine.client.kill(name)
+    other = make_runtime(a3.model_copy(update={"container": "per_stage"}))
+    held = other.submit(job("import time; time.sleep(600)", name="other", npus=8))
+    with pytest.raises(NpusBusy, match="8 are free") as busy:
+        runtime.submit(job(WAITS, name="prepare_dataset"))
+    assert busy.value.wanted == 16, "the container's, not the stage's own"
+    other.remove(held)
+    handle = runtime.submit(job("print(1)", name="prepare_dataset"))
+    assert end_of(runtime, handle) == Ended(exit_code=0)
+    assert engine.client.inspect_container(name)["Config"]["Labels"]["qwen3-ops.npus"] == ",".join(map(str, range(16)))
+
+
+def test_the_teardown_lets_a_stage_save(shared, job, engine, root, monkeypatch):
+    """As when a person marks the run failed: the task is over for Airflow, its process is not."""
+    code = "import signal, sys, time; signal.signal(15, lambda *a: (time.sleep(2), print('saved', flush=True), sys.exit(130))); print('ready', flush=True); time.sleep(600)"
+    runtime, work = shared(), job(code)
+    handle = runtime.submit(work)
+    wait_for("a line", lambda: runtime.logs(handle, 0), seconds=30)
+    plan = SimpleNamespace(config=SimpleNamespace(runtime="docker"), run_dir=str(work.folder.parent))
+    monkeypatch.setattr(shared_container, "load_plan", lambda path: plan)
+    monkeypatch.setattr(shared_container, "plan_path", lambda *args: None)
+    monkeypatch.setattr(shared_container, "get_runtime", lambda name, **kwargs: runtime)
+    StopContainer.execute.__wrapped__(StopContainer(), {})
+    assert runtime.logs(handle, 0) == b"ready\nsaved\n"
+    assert json.loads((work.folder / "attempt.json").read_text())["exit_code"] == 130
+    assert engine.containers(root) == []
 
 
 def test_stop_lets_the_stage_save_and_leaves_the_container(shared, job, engine, root):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 from qwen3_airflow import operators
 from qwen3_airflow.jobs import name_of_run
@@ -16,12 +16,14 @@ from qwen3_airflow.operators import (
     EvaluateMmlu,
     MergeLora,
     PlanOperator,
+    Preflight,
     PrepareDataset,
     TrainLora,
     stage_requests,
 )
-from qwen3_airflow.runtimes.base import Ended, Handle, Job
+from qwen3_airflow.runtimes.base import Ended, Handle, Job, NpusBusy
 from qwen3_ops.errors import BadInput, ExitCode
+from qwen3_ops.findings import Finding, PlanRefused
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.recipes import tiny
 
@@ -39,8 +41,12 @@ class FakeRuntime:
         self.removed: list[Handle] = []
         self._log = b""
         self.on_poll = lambda: None
+        self.busy: list[NpusBusy] = []
+        self.examine = lambda: []
 
     def submit(self, job: Job) -> Handle:
+        if self.busy:
+            raise self.busy.pop()
         self.submitted.append(job)
         return Handle(job_folder=job.folder, id="process 1", log_start=0)
 
@@ -90,7 +96,7 @@ def told(monkeypatch) -> list[tuple[str, str]]:
             for level in ("info", "warning")
         },
     )
-    monkeypatch.setattr(operators.StageOperator, "log", log)
+    monkeypatch.setattr(operators.JobOperator, "log", log)
     return lines
 
 
@@ -106,7 +112,8 @@ def run(monkeypatch, tmp_path, told) -> Iterator:
         monkeypatch.setattr(operators, "load_plan", lambda path: plan)
         monkeypatch.setattr(operators, "get_runtime", lambda name, *, ascend_conn_id: runtime)
         monkeypatch.setattr(operators, "read_manifest", kwargs.pop("read_manifest", lambda folder: manifest))
-        operator = PrepareDataset(poll_interval=0, **kwargs)
+        monkeypatch.setattr(operators, "needs_npus", lambda plan: False)
+        operator = kwargs.pop("make", PrepareDataset)(poll_interval=0, **kwargs)
         store = Store()
         execute = operators.StageOperator.execute.__wrapped__  # outside a task runner Airflow's wrapper only complains
         return operator, lambda: execute(operator, {"ti": Ti(), "task_state_store": store})
@@ -197,6 +204,61 @@ def test_on_kill_stops_the_process_with_the_grace_and_goes_on_following(run, tol
     assert ("info", "saved") in told
     operator.on_kill()
     assert len(runtime.stopped) == 1, "nothing runs any more"
+
+
+def test_free_npus_are_waited_for_on_the_triggerer_by_a_synchronous_task_too(run, told):
+    runtime = FakeRuntime()
+    runtime.busy = [NpusBusy("8 of 16 NPUs are wanted, 0 are free: a holds 0,1", wanted=8)]
+    operator, execute = run(runtime, deferrable=False)
+    with pytest.raises(TaskDeferred) as deferred:
+        execute()
+    assert (deferred.value.trigger.npus, deferred.value.method_name) == (8, "npus_are_free")
+    assert told == [("info", "Waiting: 8 of 16 NPUs are wanted, 0 are free: a holds 0,1")]
+    operator.npus_are_free({"ti": Ti(), "task_state_store": Store()}, {"npus": 8})
+    assert len(runtime.submitted) == 1
+
+
+@pytest.mark.parametrize(("made", "npus"), [(None, 8), (SimpleNamespace(key="k", kind="m", metrics={}), 0)])
+def test_a_stage_whose_artifact_stands_waits_for_no_npus(run, made, npus, monkeypatch):
+    manifests = [made, made or SimpleNamespace(key="k", kind="m", metrics={})]
+    runtime = FakeRuntime()
+    monkeypatch.setattr(operators, "VERBS", {"preprocess-data": SimpleNamespace(on_devices=True)})
+    _, execute = run(runtime, read_manifest=lambda folder: manifests.pop(0))
+    execute()
+    assert [job.npus for job in runtime.submitted] == [npus]
+
+
+WARNING = Finding(
+    rule="the host's image must be made for its processor",
+    fields=("runtime",),
+    values="x is for arm64",
+    consequence="slow",
+    remedy="...",
+    severity="warn",
+)
+
+
+def test_the_preflight_tells_of_the_host_and_looks_at_it_from_inside(run, told):
+    runtime = FakeRuntime(pieces=(b"preflight: 1 warning\n",))
+    runtime.examine = lambda: [WARNING]
+    _, execute = run(runtime, make=Preflight)
+    assert execute() is None
+    assert told[0] == ("warning", str(WARNING))
+    assert told[-1] == ("info", "preflight: 1 warning")
+    (job,) = runtime.submitted
+    assert (job.argv[3], job.npus) == ("preflight", 0)
+
+
+def test_the_preflight_refuses_a_host_where_nothing_can_start(run):
+    def examine():
+        raise PlanRefused([WARNING.model_copy(update={"severity": "refuse"})], who="The host")
+
+    runtime = FakeRuntime()
+    runtime.examine = examine
+    _, execute = run(runtime, make=Preflight)
+    with pytest.raises(AirflowFailException, match=r"The host refuses this run, 1 finding"):
+        execute()
+    assert runtime.submitted == []
 
 
 def test_no_artifact_after_a_good_end_is_an_error(run):

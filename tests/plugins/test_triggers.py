@@ -100,7 +100,7 @@ def test_a_cancellation_by_a_person_keeps_its_message_also_amid_a_call(job_trigg
 
 
 def test_it_waits_for_free_npus(monkeypatch):
-    answers = [NpusBusy("0 are free"), NpusBusy("0 are free"), None]
+    answers = [NpusBusy("0 are free", wanted=8), NpusBusy("0 are free", wanted=8), None]
 
     def require_npus(count):
         if answer := answers.pop(0):

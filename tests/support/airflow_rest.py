@@ -33,6 +33,12 @@ class Airflow:
     def task(self, run_id: str, task_id: str) -> dict[str, Any]:
         return self.http.get(f"{self.dag}/dagRuns/{run_id}/taskInstances/{task_id}").raise_for_status().json()
 
+    def mapped_states(self, run_id: str, task_id: str) -> list[str | None]:
+        """By map index."""
+        path = f"{self.dag}/dagRuns/{run_id}/taskInstances/{task_id}/listMapped"
+        found = self.http.get(path).raise_for_status().json()["task_instances"]
+        return [one["state"] for one in sorted(found, key=lambda one: one["map_index"])]
+
     def log(self, run_id: str, task_id: str, *, attempt: int = 1) -> str:
         """Empty while the attempt has none."""
         answer = self.http.get(

@@ -27,7 +27,7 @@ class AirflowServer:
     def __init__(self, home: Path, *, dags: Path, variables: dict[str, str]) -> None:
         self.home = home
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        port, worker_logs, trigger_logs = _free_ports(3)
+        port, worker_logs, trigger_logs = free_ports(3)
         self.url = f"http://{HOST}:{port}"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")},
@@ -107,7 +107,8 @@ class AirflowServer:
         return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nothing listens on now."""
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
         probe.bind((HOST, 0))

@@ -32,7 +32,7 @@ class AscendHook(BaseHook):
 
     - ``recipe``, ``image``, ``data_roots``, ``profile``: the host profile, see :func:`profile_from`;
     - ``tls_ca_cert``, ``tls_client_cert``, ``tls_client_key``: files, all or none;
-    - ``docker_conn_id``: Airflow's Docker connection that logs in to the image's registry.
+    - ``docker_conn_id``: Airflow's Docker connection that logs in to the image's registry, for pulls.
     """
 
     conn_name_attr = "ascend_conn_id"
@@ -52,18 +52,30 @@ class AscendHook(BaseHook):
         return self._connection
 
     def get_conn(self) -> APIClient:
-        """A new client of the engine, logged in to the registry where the connection names one.
+        """A new client of the engine.
 
         Raises:
             RuntimeUnavailable: it does not answer.
         """
+        return self._connect(docker_conn_id=None)
+
+    def get_conn_to_pull(self) -> APIClient:
+        """A new client that is logged in to the registry, where the connection names one.
+
+        Raises:
+            RuntimeUnavailable: the engine does not answer.
+            docker.errors.APIError: the registry does not, or does not accept the login.
+        """
+        return self._connect(docker_conn_id=self.connection.extra_dejson.get("docker_conn_id") or None)
+
+    def _connect(self, *, docker_conn_id: str | None) -> APIClient:
         from airflow.providers.docker.hooks.docker import DockerHook
 
         from qwen3_airflow.runtimes.engine import CALL_TIMEOUT
 
         address = self.address()
         hook = DockerHook(
-            docker_conn_id=self.connection.extra_dejson.get("docker_conn_id") or None,
+            docker_conn_id=docker_conn_id,
             base_url=address.url,
             tls=DockerHook.construct_tls_config(ca_cert=address.ca_cert, client_cert=address.client_cert, client_key=address.client_key),
             timeout=CALL_TIMEOUT,

@@ -77,7 +77,9 @@ def choose(profile: HostProfile, count: int, held: Mapping[int, str]) -> Lease:
         by_holder = "; ".join(
             f"{holder} holds {','.join(str(npu) for npu in sorted(held) if held[npu] == holder)}" for holder in sorted(set(held.values()))
         )
-        raise NpusBusy(f"{count} of {profile.npus} NPUs are wanted, {len(cards) * dies} are free: {by_holder or 'none is held'}")
+        raise NpusBusy(
+            f"{count} of {profile.npus} NPUs are wanted, {len(cards) * dies} are free: {by_holder or 'none is held'}", wanted=count
+        )
     aligned = (range(start, start + wanted) for start in range(0, profile.npus // dies, wanted))
     block = next((list(block) for block in aligned if set(block) <= set(cards)), cards[:wanted])
     npus = tuple(card * dies + die for card in block for die in range(dies))

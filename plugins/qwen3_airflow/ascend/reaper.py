@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,23 +50,27 @@ class ReapContainers(BaseOperator):
         engine = Engine(hook.get_conn, address=hook.address(), patience=60.0)
         remove_stale_lock(engine)
 
-        def state_of(labels: dict[str, str]) -> str | None:
-            task, index = labels[_PREFIX + "task"], int(labels[_PREFIX + "map_index"])
-            run_id = labels[_PREFIX + "run"]
-            if labels.get(_PREFIX + "shared"):  # it lives as long as its run
-                return str(context["ti"].get_dagrun_state(labels[_PREFIX + "dag"], run_id))
-            states = context["ti"].get_task_states(
-                dag_id=labels[_PREFIX + "dag"], map_index=index if index >= 0 else None, task_ids=[task], run_ids=[run_id]
-            )
-            found = states.get(run_id, {})
-            return found.get(task if index < 0 else f"{task}_{index}")
-
-        reaped = reap(engine, state_of, keep=self.keep, tell=self.log.info)
+        reaped = reap(engine, lambda labels: state_in_airflow(context["ti"], labels), keep=self.keep, tell=self.log.info)
         self.log.info("%d containers were nobody's", len(reaped))
         return reaped
 
 
-def reap(engine: Engine, state_of: Callable[[dict[str, str]], str | None], *, keep: float, tell: Callable[..., None]) -> list[str]:
+def state_in_airflow(ti: Any, labels: Mapping[str, str]) -> str | None:
+    """What the task of a container is doing; None where Airflow knows no such task.
+
+    Args:
+        ti: of the running task: its way to Airflow's API.
+    """
+    dag_id, run_id = labels[_PREFIX + "dag"], labels[_PREFIX + "run"]
+    if labels.get(_PREFIX + "shared"):  # it lives as long as its run; asked by a count, because a state of no run is an error
+        return "running" if ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=["queued", "running"]) else None
+    task, index = labels[_PREFIX + "task"], int(labels[_PREFIX + "map_index"])
+    states = ti.get_task_states(dag_id=dag_id, map_index=index if index >= 0 else None, task_ids=[task], run_ids=[run_id])
+    found: str | None = states.get(run_id, {}).get(task if index < 0 else f"{task}_{index}")
+    return found
+
+
+def reap(engine: Engine, state_of: Callable[[Mapping[str, str]], str | None], *, keep: float, tell: Callable[..., None]) -> list[str]:
     """Look at every container of this installation; ``state_of`` says what its task is doing, by its labels."""
     from qwen3_airflow.runtimes.docker_stopper import stop
 

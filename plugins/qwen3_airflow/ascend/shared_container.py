@@ -2,15 +2,22 @@
 
 In a DAG file, around the stages::
 
-    plan >> StartContainer() >> [base, data]
-    [exported, answers, after] >> StopContainer()
+    plan = PlanOperator()
+    with run_container(plan):
+        base = ConvertHfToMcore()
+        ...
 
-Where the host's profile says ``container: per_stage``, or names a container that the user
-has, both do nothing.
+Where a run has no container of its own, both end well at once and say why: a setup that was
+skipped would have its stages skipped as well. That is so with the runtime ``local``, and
+where the host's profile says ``container: per_stage`` or names a container that the user has.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +26,12 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from qwen3_airflow.ascend.hook import DEFAULT_CONN_ID
 from qwen3_airflow.jobs import labels_of
-from qwen3_airflow.operators import inputs_of, plan_path
+from qwen3_airflow.operators import SAVE_GRACE, inputs_of, plan_path, wants_npus
 from qwen3_airflow.runtimes import get_runtime
 from qwen3_airflow.runtimes.base import Job, NpusBusy
 from qwen3_airflow.triggers import NpuTrigger
 from qwen3_ops.errors import BadInput
 from qwen3_ops.plan import load_plan
-from qwen3_ops.verbs import VERBS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,8 +39,16 @@ if TYPE_CHECKING:
     from qwen3_airflow.runtimes.shared import SharedContainerRuntime
     from qwen3_ops.plan import Plan
 
-SHARED = "qwen3-ops.shared"
-"""Label of a container that lives as long as its DAG run."""
+_PERIOD = 1.0  # seconds between two looks at stages that save
+
+
+@contextmanager
+def run_container(plan: BaseOperator) -> Iterator[None]:
+    """The tasks of the block run between ``plan``, with the setup behind it, and the teardown."""
+    setup = StartContainer()
+    plan >> setup
+    with StopContainer().as_teardown(setups=setup):
+        yield
 
 
 class _SharedContainer(BaseOperator):
@@ -45,27 +59,38 @@ class _SharedContainer(BaseOperator):
     def _runtime(self, plan: Plan) -> SharedContainerRuntime | None:
         """None where the run has no container of its own."""
         if plan.config.runtime != "docker":
+            self.log.info("Nothing to do: the run's runtime is %s, it has no container", plan.config.runtime)
             return None
         runtime: Any = get_runtime("docker", ascend_conn_id=self.ascend_conn_id)
-        if runtime.profile.container != "shared" or runtime.profile.container_name is not None:
-            self.log.info("Nothing to do: the host's profile makes no container for a run")
+        profile = runtime.profile
+        if profile.container != "shared":
+            self.log.info("Nothing to do: by the profile of %s each stage has a container of its own", self.ascend_conn_id)
+            return None
+        if profile.container_name is not None:
+            self.log.info("Nothing to do: by the profile of %s the stages run in %s", self.ascend_conn_id, profile.container_name)
             return None
         return runtime
 
 
 class StartContainer(_SharedContainer):
-    """Creates the run's container, with its NPUs, or finds it running. Waits on the triggerer for free NPUs."""
+    """Creates the run's container, with its NPUs, or finds it running. Waits on the triggerer for free NPUs.
+
+    Returns:
+        The container's name; None where the run has none of its own.
+    """
 
     def __init__(self, *, task_id: str = "start_container", **kwargs: Any) -> None:
         super().__init__(task_id=task_id, **kwargs)
         self.is_setup = True
 
     def execute(self, context: Context, event: Any = None) -> str | None:
+        from qwen3_airflow.runtimes.run_container import start
+
         plan = load_plan(plan_path(context, self.plan_task_id))
         runtime = self._runtime(plan)
         if runtime is None:
             return None
-        run, on_devices = plan.config, any(VERBS[stage.verb].on_devices for stage in plan.stages)
+        run, on_devices = plan.config, any(map(wants_npus, plan.stages))
         job = Job(
             folder=Path(plan.run_dir) / self.task_id,
             argv=(),
@@ -76,68 +101,46 @@ class StartContainer(_SharedContainer):
             multi_node=run.nnodes > 1,
         )
         try:
-            return start(runtime, job)
+            return start(runtime.engine, runtime.profile, job)
         except NpusBusy as busy:
             self.log.info("Waiting: %s", busy)
-            self.defer(trigger=NpuTrigger(ascend_conn_id=self.ascend_conn_id, npus=job.npus), method_name="execute")
+            self.defer(trigger=NpuTrigger(ascend_conn_id=self.ascend_conn_id, npus=busy.wanted), method_name="execute")
         except BadInput as refusal:
             raise AirflowFailException(str(refusal)) from None
 
 
 class StopContainer(_SharedContainer):
-    """Removes the run's container, however the stages ended."""
+    """Removes the run's container, however the stages ended.
 
-    def __init__(self, *, task_id: str = "stop_container", **kwargs: Any) -> None:
+    Stages that still run in it are those of a run that a person ended: they save first, and
+    the task waits for them.
+
+    Args:
+        stop_grace: how long they may take, where no one has told them to stop yet.
+    """
+
+    def __init__(self, *, task_id: str = "stop_container", stop_grace: timedelta = SAVE_GRACE, **kwargs: Any) -> None:
         super().__init__(task_id=task_id, trigger_rule=TriggerRule.ALL_DONE_SETUP_SUCCESS, **kwargs)
         self.is_teardown = True
+        self.stop_grace = stop_grace
 
     def execute(self, context: Context) -> None:
-        from qwen3_airflow.runtimes.shared import shared_name
+        from qwen3_airflow.runtimes.run_container import shared_name
 
         plan = load_plan(plan_path(context, self.plan_task_id))
         runtime = self._runtime(plan)
-        if runtime is not None:
-            runtime.engine.remove(shared_name(runtime.profile, Path(plan.run_dir)), force=True)
+        if runtime is None:
+            return
+        run_dir = Path(plan.run_dir)
+        self._let_save(runtime, run_dir)
+        runtime.engine.remove(shared_name(runtime.profile, run_dir), force=True)
 
-
-def start(runtime: SharedContainerRuntime, job: Job) -> str:
-    """Create and start the container of the run whose folder holds ``job.folder``; its name.
-
-    Raises:
-        NpusBusy: try again later.
-    """
-    from docker.errors import APIError
-
-    from qwen3_airflow.ascend.leases import leased
-    from qwen3_airflow.runtimes import container
-    from qwen3_airflow.runtimes.docker import image_environment
-    from qwen3_airflow.runtimes.engine import CONFLICT
-    from qwen3_airflow.runtimes.shared import shared_name
-
-    engine, profile = runtime.engine, runtime.profile
-    name = shared_name(profile, job.folder.parent)
-    if engine.inspect(name) is None:
-        image = image_environment(engine, profile)
-        with leased(engine, profile, job.npus) as lease:
-            options = container.host_options(job, profile, lease)
-            bindings = {inside: ("127.0.0.1", outside) for inside, outside in profile.ports.items()}
-            if options["network_mode"] != "host" and bindings:
-                options = {**options, "network_mode": "bridge", "port_bindings": bindings}
-            config = engine.call(
-                "create_container_config",
-                image=profile.image,
-                entrypoint=[profile.python],
-                command=["-c", "import signal; signal.pause()"],
-                environment=container.environment(job, profile, lease, image=image),
-                labels={**container.labels(job, lease, attempt="", log_start=0), SHARED: "1"},
-                user=profile.user,
-                ports=list(profile.ports) or None,
-                host_config=engine.call("create_host_config", **options),
-            )
-            try:
-                engine.call("create_container_from_config", config, name)
-            except APIError as error:
-                if error.status_code != CONFLICT:
-                    raise
-    engine.call("start", name)
-    return name
+    def _let_save(self, runtime: SharedContainerRuntime, run_dir: Path) -> None:
+        grace = self.stop_grace.total_seconds()
+        deadline = time.monotonic() + grace + 60
+        running = runtime.running_below(run_dir)
+        for handle in running:
+            self.log.warning("Waiting for %s (%s) to save", handle, handle.job_folder.name)
+            runtime.stop(handle, grace=grace)
+        while time.monotonic() < deadline and any(runtime.poll(handle) is None for handle in running):
+            time.sleep(_PERIOD)

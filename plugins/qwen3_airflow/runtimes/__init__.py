@@ -30,6 +30,6 @@ def get_runtime(name: str, *, ascend_conn_id: str, patience: float = PATIENCE) -
 
         hook = AscendHook(ascend_conn_id)
         profile = hook.profile()
-        engine = Engine(hook.get_conn, address=hook.address(), patience=patience)
+        engine = Engine(hook.get_conn, address=hook.address(), patience=patience, connect_to_pull=hook.get_conn_to_pull)
         return SharedContainerRuntime(engine, profile) if profile.container == "shared" else DockerRuntime(engine, profile)
     raise ValueError(f"no such runtime: {name!r}")

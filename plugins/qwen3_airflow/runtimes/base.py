@@ -1,4 +1,4 @@
-"""A runtime is six verbs: submit, find, poll, logs, stop, remove."""
+"""A runtime is six verbs: submit, find, poll, logs, stop, remove; and examine, which looks before the first job."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+from qwen3_ops.findings import Finding
 
 LOG = "stage.log"
 """What the process printed, raw; attempts follow each other in one file."""
@@ -39,6 +41,15 @@ class Job:
     npus: int = 0
     multi_node: bool = False
     stop_grace: float = 300.0
+
+    def to_json(self) -> dict[str, Any]:
+        paths = {"folder": str(self.folder), "reads": [*map(str, self.reads)], "writes": [*map(str, self.writes)]}
+        return {**vars(self), **paths, "labels": dict(self.labels)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Job:
+        paths = {name: tuple(map(Path, content[name])) for name in ("reads", "writes")}
+        return cls(**{**content, **paths, "folder": Path(content["folder"]), "argv": tuple(content["argv"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +96,11 @@ class RuntimeUnavailable(Exception):
 
 
 class NpusBusy(Exception):
-    """Fewer NPUs are free than the job needs; the message says who holds them."""
+    """Fewer NPUs are free than are wanted; the message says who holds them."""
+
+    def __init__(self, message: str, *, wanted: int) -> None:
+        super().__init__(message)
+        self.wanted = wanted
 
 
 class Runtime(Protocol):
@@ -96,6 +111,9 @@ class Runtime(Protocol):
 
     python: str
     """The Python that has qwen3-ops, where the runtime's processes live."""
+
+    def examine(self) -> list[Finding]:
+        """Warnings about the place itself. Raises BadInput: no job can start there."""
 
     def submit(self, job: Job) -> Handle:
         """Start the job. Call ``find`` first: two processes of one job must never meet.

@@ -28,16 +28,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError
 
 from qwen3_airflow.ascend.leases import Lease, choose, holders, leased
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes import container
 from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, read_log
 from qwen3_airflow.runtimes.engine import CONFLICT, Engine
+from qwen3_airflow.runtimes.image import image_environment, image_findings
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.attempt import ATTEMPT
-from qwen3_ops.errors import BadInput
+from qwen3_ops.findings import Finding
 
 STOP = "stop.json"
 """Which container was told to stop, and until when it may save."""
@@ -127,6 +128,9 @@ class DockerRuntime:
     def remove(self, handle: Handle) -> None:
         self.engine.remove(handle.id, force=True)
 
+    def examine(self) -> list[Finding]:
+        return image_findings(self.engine, self.profile)
+
     def require_npus(self, count: int) -> None:
         """Raises NpusBusy: fewer are free now."""
         choose(self.profile, count, holders(self.engine))
@@ -173,27 +177,6 @@ def start_stopper(module: str, order: Mapping[str, Any], *, log: Path) -> None:
     assert stopper.stdin is not None
     with stopper.stdin as pipe:
         pipe.write(json.dumps(order).encode() + b"\n")
-
-
-def image_environment(engine: Engine, profile: HostProfile) -> dict[str, str]:
-    """Variables that the profile's image sets; an image that is not there is pulled.
-
-    Raises:
-        BadInput: no registry gives it.
-    """
-    try:
-        found = engine.call("inspect_image", profile.image)
-    except ImageNotFound:
-        try:
-            engine.call("pull", profile.image)
-        except APIError as error:
-            raise BadInput(
-                "the image is not on the host and can not be pulled",
-                value=f"{profile.image}: {error.explanation}",
-                remedy="Load it there, or mend the profile's image or the registry login.",
-            ) from error
-        found = engine.call("inspect_image", profile.image)
-    return dict(pair.split("=", 1) for pair in found["Config"]["Env"] or [])
 
 
 def ended_by_record(handle: Handle, code: int | None) -> Ended:

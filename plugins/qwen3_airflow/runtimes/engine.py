@@ -6,7 +6,8 @@ task's environment hides the database from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,15 +45,25 @@ class Engine:
 
     Args:
         connect: makes a client, or raises RuntimeUnavailable.
+        connect_to_pull: makes one that is logged in to the image's registry; its login is asked
+            for a pull only, so that a registry's troubles are none of the containers that run.
         address: for processes that outlive this one.
         patience: seconds for which a call is repeated while the engine does not answer; only
             calls that may be repeated come here: containers are created by name, so that a
             second creation finds the first.
     """
 
-    def __init__(self, connect: Callable[[], APIClient], *, address: EngineAddress, patience: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], APIClient],
+        *,
+        address: EngineAddress,
+        patience: float,
+        connect_to_pull: Callable[[], APIClient] | None = None,
+    ) -> None:
         self.address = address
         self._connect = connect
+        self._connect_to_pull = connect_to_pull or connect
         self._patience = patience
         self._client: APIClient | None = None
 
@@ -63,15 +74,11 @@ class Engine:
             RuntimeUnavailable: no answer within the patience.
             docker.errors.APIError: the engine's own answer.
         """
-        for attempt in Retrying(
-            retry=retry_if_exception_type(RuntimeUnavailable),
-            wait=wait_exponential(multiplier=0.3, max=10),
-            stop=stop_after_delay(self._patience),
-            reraise=True,
-        ):
-            with attempt:
-                return self._call_once(verb, *args, **kwargs)
-        raise AssertionError("tenacity either returns or raises")
+        return self._patiently(lambda: self._call_once(verb, *args, **kwargs))
+
+    def pull(self, image: str) -> str:
+        """Pull an image; what the engine told of its progress, a JSON object a line. Raises as :meth:`call`."""
+        return str(self._patiently(lambda: self._pull_once(image)))
 
     def inspect(self, container: str) -> dict[str, Any] | None:
         """What the engine knows of a container; None when there is none, or none soon."""
@@ -97,11 +104,31 @@ class Engine:
             if error.status_code not in (NOT_FOUND, CONFLICT):
                 raise
 
+    def _patiently(self, once: Callable[[], Any]) -> Any:
+        for attempt in Retrying(
+            retry=retry_if_exception_type(RuntimeUnavailable),
+            wait=wait_exponential(multiplier=0.3, max=10),
+            stop=stop_after_delay(self._patience),
+            reraise=True,
+        ):
+            with attempt:
+                return once()
+        raise AssertionError("tenacity either returns or raises")
+
     def _call_once(self, verb: str, *args: Any, **kwargs: Any) -> Any:
-        try:
+        with self._absence_told():
             if self._client is None:
                 self._client = self._connect()
             return getattr(self._client, verb)(*args, **kwargs)
+
+    def _pull_once(self, image: str) -> Any:
+        with self._absence_told():
+            return self._connect_to_pull().pull(image)
+
+    @contextmanager
+    def _absence_told(self) -> Iterator[None]:
+        try:
+            yield
         except APIError:
             raise
         except (RequestException, DockerException, OSError) as error:  # refused, timed out, cut off

@@ -24,6 +24,7 @@ from typing import Any
 
 from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, read_log
 from qwen3_ops.artifacts import write_atomically
+from qwen3_ops.findings import Finding
 from qwen3_ops.procfs import Identity, identify, is_session_leader, with_variable
 
 JOB_VARIABLE = "QWEN3_OPS_JOB"
@@ -42,6 +43,10 @@ class LocalRuntime:
     def __init__(self) -> None:
         self._identities: dict[str, Identity] = {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def examine(self) -> list[Finding]:
+        """The machine is the worker's, whom the job itself tells of its faults."""
+        return []
 
     def submit(self, job: Job) -> Handle:
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ its id in `docker top`                    it is alive; true after dockerd was re
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -29,17 +28,15 @@ from qwen3_airflow.runtimes import container
 from qwen3_airflow.runtimes.base import Ended, Handle, Job, read_log
 from qwen3_airflow.runtimes.docker import STOPPER_LOG, ended_by_record, read_json, start_stopper
 from qwen3_airflow.runtimes.engine import Engine
+from qwen3_airflow.runtimes.image import image_findings
+from qwen3_airflow.runtimes.run_container import shared_name, start_again
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.attempt import ATTEMPT
 from qwen3_ops.errors import BadInput
+from qwen3_ops.findings import Finding
 
 _START_SECONDS = 30.0  # for an exec to write its first record
 _PERIOD = 0.2
-
-
-def shared_name(profile: HostProfile, run_dir: Path) -> str:
-    """The container that the user has, or that of one run."""
-    return profile.container_name or f"qwen3-shared-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:12]}"
 
 
 class SharedContainerRuntime:
@@ -50,8 +47,12 @@ class SharedContainerRuntime:
     def __init__(self, engine: Engine, profile: HostProfile) -> None:
         self.engine, self.profile, self.python = engine, profile, profile.python
 
+    def examine(self) -> list[Finding]:
+        """Nothing where the user's own container stands: its image is the user's."""
+        return image_findings(self.engine, self.profile) if self.profile.container_name is None else []
+
     def require_npus(self, count: int) -> None:
-        """For who starts the container: its stages queue for its NPUs inside. Raises NpusBusy."""
+        """For who makes the container: its stages queue for its NPUs inside. Raises NpusBusy."""
         choose(self.profile, count, holders(self.engine))
 
     def submit(self, job: Job) -> Handle:
@@ -121,6 +122,11 @@ class SharedContainerRuntime:
     def remove(self, handle: Handle) -> None:
         (handle.job_folder / container.EXEC).unlink(missing_ok=True)
 
+    def running_below(self, run_dir: Path) -> list[Handle]:
+        """Every job of the run whose process lives."""
+        found = (self.find(Job(folder=path.parent, argv=())) for path in sorted(run_dir.glob(f"*/{container.EXEC}")))
+        return [handle for handle in found if handle is not None and self.poll(handle) is None]
+
     def _claim(self, job: Job, claim: dict[str, Any]) -> bool:
         """Whether this attempt is the one to start; a claim whose attempt never started gives way."""
         path = job.folder / container.EXEC
@@ -145,13 +151,18 @@ class SharedContainerRuntime:
         return {} if self.profile.package_dir is None else {"PYTHONPATH": self.profile.package_dir}
 
     def _require_container(self, job: Job) -> str:
-        name = shared_name(self.profile, job.folder.parent)
+        """The run's container, made again where it was lost; its name."""
+        run_dir = job.folder.parent
+        name = shared_name(self.profile, run_dir)
         found = self.engine.inspect(name)
-        if found is None or not found["State"]["Running"]:
+        own = self.profile.container_name is None
+        if own and not _runs(found) and start_again(self.engine, self.profile, run_dir):
+            found = self.engine.inspect(name)
+        if found is None or not _runs(found):
             raise BadInput(
                 "there is no running shared container",
                 value=name,
-                remedy="Put StartContainer before the stages, or name one that runs in the profile's container_name.",
+                remedy="Clear the task start_container, or put StartContainer before the stages." if own else "Start it: docker start.",
             )
         mounts = {mount["Destination"] for mount in found["Mounts"] if mount.get("Source") == mount["Destination"]}
         for path in (bind.target for bind in container.binds(job, self.profile)):
@@ -160,6 +171,10 @@ class SharedContainerRuntime:
                     f"the shared container {name} does not see a folder of the run", value=path, remedy="Mount it at the same place."
                 )
         return name
+
+
+def _runs(found: dict[str, Any] | None) -> bool:
+    return found is not None and bool(found["State"]["Running"])
 
 
 def lives(engine: Engine, name: str, attempt: str) -> bool:

@@ -1,0 +1,120 @@
+"""The long-lived container of one run: its name, and how it is made, and made again after it was lost.
+
+========================================  ==================================================
+what happens                              what follows
+========================================  ==================================================
+the setup task runs twice                 the second finds the container
+two workers make it at once               the engine knows the name: the second joins
+it is killed, or its host restarts        its NPUs may be another's by then: the next stage
+                                          makes it again, with a lease of its own
+a stage is cleared after the run's end    the same: ``container.json`` says what it had
+no teardown comes after that              what a stage made again ends and goes by itself when
+                                          nothing ran in it for ten minutes
+========================================  ==================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from docker.errors import APIError
+
+from qwen3_airflow.ascend.leases import Lease, leased
+from qwen3_airflow.ascend.profile import HostProfile
+from qwen3_airflow.runtimes import container
+from qwen3_airflow.runtimes.base import Job
+from qwen3_airflow.runtimes.docker import read_json
+from qwen3_airflow.runtimes.engine import CONFLICT, Engine
+from qwen3_airflow.runtimes.image import image_environment
+from qwen3_ops.artifacts import write_atomically
+
+SHARED = "qwen3-ops.shared"
+"""Label of a container that lives as long as its DAG run."""
+
+CONTAINER = "container.json"
+"""In the run's folder: the job by which the container was asked for."""
+
+_GONE = ("exited", "dead")
+_FOR_GOOD = "import signal; signal.pause()"
+_UNTIL_IDLE = """
+import os, time
+init_and_i, quiet = {"1", str(os.getpid())}, 0
+while quiet < %d:
+    time.sleep(1)
+    others = [name for name in os.listdir("/proc") if name.isdigit() and name not in init_and_i]
+    quiet = 0 if others else quiet + 1
+"""
+_IDLE_SECONDS = 600
+
+
+def shared_name(profile: HostProfile, run_dir: Path) -> str:
+    """The container that the user has, or that of one run."""
+    return profile.container_name or f"qwen3-shared-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:12]}"
+
+
+def start(engine: Engine, profile: HostProfile, job: Job, *, for_good: bool = True) -> str:
+    """Create and start the container of the run whose folder holds ``job.folder``, or find it running; its name.
+
+    Args:
+        for_good: someone will remove it; else it goes when it is idle.
+
+    Raises:
+        NpusBusy: try again later.
+        BadInput: the image or a folder is not there.
+    """
+    run_dir = job.folder.parent
+    name = shared_name(profile, run_dir)
+    found = engine.inspect(name)
+    if found is not None and found["State"]["Status"] in _GONE:
+        engine.remove(found["Id"])
+        found = None
+    if found is None:
+        _create(engine, profile, job, name, for_good=for_good)
+    try:
+        engine.call("start", name)
+    except APIError:  # a port of the profile that another run's container has, a device that is not there
+        engine.remove(name, force=True)  # else it would keep its NPUs
+        raise
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_dir / CONTAINER, json.dumps(job.to_json()))
+    return name
+
+
+def start_again(engine: Engine, profile: HostProfile, run_dir: Path) -> bool:
+    """Make a container that was lost as it was made before; False where none ever was. Raises as :func:`start`."""
+    asked = read_json(run_dir / CONTAINER)
+    if asked is None:
+        return False
+    start(engine, profile, Job.from_json(asked), for_good=False)
+    return True
+
+
+def _create(engine: Engine, profile: HostProfile, job: Job, name: str, *, for_good: bool) -> None:
+    image = image_environment(engine, profile)
+    try:
+        with leased(engine, profile, job.npus) as lease:
+            engine.call("create_container_from_config", _config(engine, profile, job, lease, image, for_good=for_good), name)
+    except APIError as error:
+        if error.status_code != CONFLICT:
+            raise
+
+
+def _config(engine: Engine, profile: HostProfile, job: Job, lease: Lease, image: dict[str, str], *, for_good: bool) -> dict[str, object]:
+    options = {**container.host_options(job, profile, lease), "auto_remove": not for_good}
+    bindings = {inside: ("127.0.0.1", outside) for inside, outside in profile.ports.items()}
+    if options["network_mode"] != "host" and bindings:
+        options = {**options, "network_mode": "bridge", "port_bindings": bindings}
+    config: dict[str, object] = engine.call(
+        "create_container_config",
+        image=profile.image,
+        entrypoint=[profile.python],
+        command=["-c", _FOR_GOOD if for_good else _UNTIL_IDLE % _IDLE_SECONDS],
+        environment=container.environment(job, profile, lease, image=image),
+        labels={**container.labels(job, lease, attempt="", log_start=0), SHARED: "1"},
+        user=profile.user,
+        ports=list(profile.ports) or None,
+        host_config=engine.call("create_host_config", **options),
+    )
+    return config
