@@ -62,8 +62,9 @@ def files_of(authority: Authority) -> dict[str, str]:
     return {"tls_ca_cert": authority.certificate, "tls_client_cert": certificate, "tls_client_key": key}
 
 
-def test_a_stage_runs_there_and_is_stopped(connect, authority, job):
-    """Also by the process that keeps the grace, which knows no Airflow: it is given the files' names."""
+def test_a_stage_runs_there_and_is_stopped(connect, authority, job, monkeypatch, tmp_path):
+    """Also by the process that keeps the grace, which knows no Airflow: it is given the files' names. The machine's own authorities do not count."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", Authority(tmp_path / "others", "others").certificate)
     connect(**files_of(authority))
     runtime = get_runtime("docker", ascend_conn_id="ascend_default", patience=30)
     code = "import signal, sys, time; signal.signal(15, lambda *a: (print('saved', flush=True), sys.exit(130))); print('ready', flush=True); time.sleep(600)"

@@ -211,7 +211,7 @@ def _wheel(name: str, version: str) -> tuple[str, bytes]:
 
 
 def _packed(name: str, version: str, tag: str, files: dict[str, bytes]) -> tuple[str, bytes]:
-    (info,) = {file.split("/")[0] for file in files if ".dist-info/" in file}
+    (info,) = {top for file in files if (top := file.split("/")[0]).endswith(".dist-info")}
     archive = io.BytesIO()
     record = []
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:

@@ -77,7 +77,7 @@ class AscendHook(BaseHook):
         hook = DockerHook(
             docker_conn_id=docker_conn_id,
             base_url=address.url,
-            tls=DockerHook.construct_tls_config(ca_cert=address.ca_cert, client_cert=address.client_cert, client_key=address.client_key),
+            tls=address.tls(),
             timeout=CALL_TIMEOUT,
         )
         try:

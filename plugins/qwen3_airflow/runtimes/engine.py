@@ -34,10 +34,21 @@ class EngineAddress:
     client_key: str | None = None
 
     def connect(self) -> APIClient:
-        tls: Any = False
+        return APIClient(base_url=self.url, version="auto", tls=self.tls(), timeout=CALL_TIMEOUT)
+
+    def tls(self) -> Any:
+        """For docker's ``APIClient``; False without certificates."""
         if self.ca_cert and self.client_cert and self.client_key:
-            tls = TLSConfig(ca_cert=self.ca_cert, client_cert=(self.client_cert, self.client_key), verify=True)
-        return APIClient(base_url=self.url, version="auto", tls=tls, timeout=CALL_TIMEOUT)
+            return _TLS(ca_cert=self.ca_cert, client_cert=(self.client_cert, self.client_key), verify=True)
+        return False
+
+
+class _TLS(TLSConfig):  # type: ignore[misc]
+    """The connection's files and nothing else: requests lets REQUESTS_CA_BUNDLE outweigh a client's own authority."""
+
+    def configure_client(self, client: APIClient) -> None:
+        super().configure_client(client)
+        client.trust_env = False
 
 
 class Engine:
