@@ -51,10 +51,9 @@ def run(engine: TestEngine, image: str, *command: str, entrypoint: list[str] | N
 
 def test_the_stages_image_adds_to_its_base_and_replaces_nothing(build, engine):
     image = build("ascend", PYTHON=PYTHON)
-    assert run(engine, image, PYTHON, "-m", "qwen3_ops", "--version") == __version__
     assert run(engine, image, "qwen3-ops", "--version") == __version__
-    assert run(engine, image, PYTHON, "-c", "import importlib.metadata as m; print(m.version('torch'))") == TORCH
-    assert run(engine, image, PYTHON, "-c", "import qwen3_ops.attempt; print('it starts')") == "it starts"
+    look = "import importlib.metadata as m, qwen3_ops.attempt; print(m.version('torch'))"
+    assert run(engine, image, PYTHON, "-c", look) == TORCH
     assert engine.client.inspect_image(image)["Config"]["Entrypoint"] is None, "the runtime gives the whole command"
 
 

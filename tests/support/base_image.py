@@ -20,6 +20,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -43,7 +44,6 @@ _NOT_WANTED = {
     "turtledemo",
     "tkinter",
     "lib2to3",
-    "__pycache__",
     "ensurepip",
     "EXTERNALLY-MANAGED",
 }
@@ -52,6 +52,7 @@ _ENVIRONMENT = (
     "PIP_NO_INDEX=1",
     "PIP_FIND_LINKS=/wheels",
     "PIP_DISABLE_PIP_VERSION_CHECK=1",
+    "PIP_NO_COMPILE=1",
 )
 
 
@@ -100,6 +101,7 @@ def _add_programs(tar: tarfile.TarFile) -> None:
     found = [path for name in _PROGRAMS if (path := shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin"))]
     assert len(found) == len(_PROGRAMS), found
     modules = [str(path) for path in Path(sys.base_prefix, "lib").glob("python3*/lib-dynload/*.so")]
+    modules += [str(path) for name in _real_wheels() for _, path in _installed_files(name) if ".so" in path.suffixes]
     for path in found:
         tar.add(os.path.realpath(path), f"usr/bin/{Path(path).name}")
     for library in sorted(_libraries([*found, os.path.realpath(sys.executable), *modules])):
@@ -129,6 +131,7 @@ def _add_python(tar: tarfile.TarFile) -> None:
     tar.add(library, str(library)[1:], filter=lambda item: None if set(Path(item.name).parts) & _NOT_WANTED else item)
     packages, programs = _install_paths()
     _add_installed(tar, "pip", packages)
+    _add_bytes(tar, f"{programs}/pip", f'#!/bin/sh\nexec {PYTHON} -m pip "$@"\n'.encode(), mode=0o755)
     record = f"{packages}/torch-{TORCH}.dist-info"
     _add_bytes(tar, f"{record}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {TORCH}\n".encode())
     _add_bytes(tar, f"{record}/RECORD", b"")
@@ -154,22 +157,32 @@ def _add_installed(tar: tarfile.TarFile, name: str, folder: str) -> None:
 def _installed_files(name: str) -> Iterator[tuple[str, Path]]:
     for file in metadata.files(name) or []:
         path = Path(str(file.locate()))
-        if ".." not in file.parts and "__pycache__" not in file.parts and path.is_file():
+        if ".." not in file.parts and path.is_file():
             yield str(file), path
 
 
 def _wheels() -> Iterator[tuple[str, bytes]]:
     """(file name, content): real ones of what qwen3-ops needs to start and to be built, empty ones of its extras."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    needed = _closure(["setuptools", *config["options"]["install_requires"].split("\n")])
+    needed = _real_wheels()
     for name in sorted(needed):
         yield _repacked(name)
-    extras = "\n".join(config["options.extras_require"][extra] for extra in ("native", "airflow")).split("\n")
+    extras = "\n".join(_setup()["options.extras_require"][extra] for extra in ("native", "airflow")).split("\n")
     pinned = dict(_pins())
     named = {canonicalize_name(Requirement(line).name) for line in extras if line.strip()} | {"torch", "apache-airflow"}
     for name in sorted((named | {"docker", "apache-airflow-providers-postgres"}) - needed):
         yield _wheel(name, pinned.get(name) or {"torch": "2.13.0"}.get(name, "6.0.0"))
+
+
+@cache
+def _real_wheels() -> set[str]:
+    """What is needed to build qwen3-ops and to start it."""
+    return _closure(["setuptools", *_setup()["options"]["install_requires"].split("\n")])
+
+
+def _setup() -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config
 
 
 def _closure(requirements: Iterable[str]) -> set[str]:
@@ -197,8 +210,10 @@ def _pins() -> Iterator[tuple[str, str]]:
 def _repacked(name: str) -> tuple[str, bytes]:
     """A wheel of an installed package."""
     found = metadata.distribution(name)
-    (tag, *_) = re.findall(r"^Tag: (\S+)", found.read_text("WHEEL") or "", re.MULTILINE)
-    files = {file: path.read_bytes() for file, path in _installed_files(name) if not file.endswith(("RECORD", "INSTALLER", "REQUESTED"))}
+    tag = next(tag for tag in re.findall(r"^Tag: (\S+)", found.read_text("WHEEL") or "", re.MULTILINE) if not tag.startswith("py2"))
+    files = {
+        file: path.read_bytes() for file, path in _installed_files(name) if not file.endswith(("RECORD", "INSTALLER", "REQUESTED", ".pyc"))
+    }
     return _packed(found.metadata["Name"], found.version, tag, files)
 
 
@@ -223,7 +238,7 @@ def _packed(name: str, version: str, tag: str, files: dict[str, bytes]) -> tuple
     return f"{re.sub(r'[-_.]+', '_', name)}-{version}-{tag}.whl", archive.getvalue()
 
 
-def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:
     file = tarfile.TarInfo(name)
-    file.size, file.mode = len(content), 0o644
+    file.size, file.mode = len(content), mode
     tar.addfile(file, io.BytesIO(content))
