@@ -120,18 +120,6 @@ def test_the_container_is_killed_and_the_next_try_has_another(shared, job, engin
     assert len(engine.containers(root)) == 1
 
 
-def test_a_container_that_a_stage_made_again_goes_when_it_is_idle(shared, job, engine, root, monkeypatch):
-    monkeypatch.setattr(run_container, "_IDLE_SECONDS", 3)
-    runtime, work = shared(), job(WAITS)
-    runtime.engine.remove(shared_name(runtime.profile, work.folder.parent), force=True)
-    handle = runtime.submit(work)
-    time.sleep(5)
-    assert runtime.poll(handle) is None, "a stage is no idleness"
-    (work.folder / "go").touch()
-    assert end_of(runtime, handle) == Ended(exit_code=0)
-    wait_for("the container to go", lambda: engine.containers(root) == [], seconds=30)
-
-
 def test_a_run_without_a_container_is_told_what_to_clear(shared, job):
     runtime, work = shared(), job(WAITS)
     (work.folder.parent / run_container.CONTAINER).unlink()

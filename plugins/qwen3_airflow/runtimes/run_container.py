@@ -6,10 +6,9 @@ what happens                              what follows
 the setup task runs twice                 the second finds the container
 two workers make it at once               the engine knows the name: the second joins
 it is killed, or its host restarts        its NPUs may be another's by then: the next stage
-                                          makes it again, with a lease of its own
-a stage is cleared after the run's end    the same: ``container.json`` says what it had
-no teardown comes after that              what a stage made again ends and goes by itself when
-                                          nothing ran in it for ten minutes
+                                          makes it again as ``container.json`` says, with a
+                                          lease of its own
+a stage is cleared after the run's end    Airflow clears setup and teardown with it
 ========================================  ==================================================
 """
 
@@ -37,16 +36,6 @@ CONTAINER = "container.json"
 """In the run's folder: the job by which the container was asked for."""
 
 _GONE = ("exited", "dead")
-_FOR_GOOD = "import signal; signal.pause()"
-_UNTIL_IDLE = """
-import os, time
-init_and_i, quiet = {"1", str(os.getpid())}, 0
-while quiet < %d:
-    time.sleep(1)
-    others = [name for name in os.listdir("/proc") if name.isdigit() and name not in init_and_i]
-    quiet = 0 if others else quiet + 1
-"""
-_IDLE_SECONDS = 600
 
 
 def shared_name(profile: HostProfile, run_dir: Path) -> str:
@@ -54,11 +43,8 @@ def shared_name(profile: HostProfile, run_dir: Path) -> str:
     return profile.container_name or f"qwen3-shared-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:12]}"
 
 
-def start(engine: Engine, profile: HostProfile, job: Job, *, for_good: bool = True) -> str:
+def start(engine: Engine, profile: HostProfile, job: Job) -> str:
     """Create and start the container of the run whose folder holds ``job.folder``, or find it running; its name.
-
-    Args:
-        for_good: someone will remove it; else it goes when it is idle.
 
     Raises:
         NpusBusy: try again later.
@@ -71,7 +57,7 @@ def start(engine: Engine, profile: HostProfile, job: Job, *, for_good: bool = Tr
         engine.remove(found["Id"])
         found = None
     if found is None:
-        _create(engine, profile, job, name, for_good=for_good)
+        _create(engine, profile, job, name)
     try:
         engine.call("start", name)
     except APIError:  # a port of the profile that another run's container has, a device that is not there
@@ -87,22 +73,22 @@ def start_again(engine: Engine, profile: HostProfile, run_dir: Path) -> bool:
     asked = read_json(run_dir / CONTAINER)
     if asked is None:
         return False
-    start(engine, profile, Job.from_json(asked), for_good=False)
+    start(engine, profile, Job.from_json(asked))
     return True
 
 
-def _create(engine: Engine, profile: HostProfile, job: Job, name: str, *, for_good: bool) -> None:
+def _create(engine: Engine, profile: HostProfile, job: Job, name: str) -> None:
     image = image_environment(engine, profile)
     try:
         with leased(engine, profile, job.npus) as lease:
-            engine.call("create_container_from_config", _config(engine, profile, job, lease, image, for_good=for_good), name)
+            engine.call("create_container_from_config", _config(engine, profile, job, lease, image), name)
     except APIError as error:
         if error.status_code != CONFLICT:
             raise
 
 
-def _config(engine: Engine, profile: HostProfile, job: Job, lease: Lease, image: dict[str, str], *, for_good: bool) -> dict[str, object]:
-    options = {**container.host_options(job, profile, lease), "auto_remove": not for_good}
+def _config(engine: Engine, profile: HostProfile, job: Job, lease: Lease, image: dict[str, str]) -> dict[str, object]:
+    options = container.host_options(job, profile, lease)
     bindings = {inside: ("127.0.0.1", outside) for inside, outside in profile.ports.items()}
     if options["network_mode"] != "host" and bindings:
         options = {**options, "network_mode": "bridge", "port_bindings": bindings}
@@ -110,7 +96,7 @@ def _config(engine: Engine, profile: HostProfile, job: Job, lease: Lease, image:
         "create_container_config",
         image=profile.image,
         entrypoint=[profile.python],
-        command=["-c", _FOR_GOOD if for_good else _UNTIL_IDLE % _IDLE_SECONDS],
+        command=["-c", "import signal; signal.pause()"],
         environment=container.environment(job, profile, lease, image=image),
         labels={**container.labels(job, lease, attempt="", log_start=0), SHARED: "1"},
         user=profile.user,
