@@ -84,6 +84,10 @@ def test_the_form_starts_from_a_recipe_of_its_kind(dag, pipeline):
     assert dag.params["recipe"] == name_of("14B", KINDS[pipeline])
 
 
+def test_no_task_waits_for_a_pool_that_someone_has_to_make(dag):
+    assert {task.pool for task in dag.tasks} == {"default_pool"}
+
+
 def test_it_runs_only_when_asked(dag):
     assert dag.schedule is None
     assert not dag.catchup
