@@ -125,7 +125,10 @@ def pretrain(common: list[str], golden: Path) -> list[str]:
 
 @pytest.fixture
 def assert_curve(golden: Path) -> Callable[..., None]:
-    """Loss, gradient norm and learning rate of every iteration against those of a stored run."""
+    """Loss, gradient norm and learning rate of every iteration against those of a stored run.
+
+    ``grad_norm``: of the norms of a few iterations, where rounding may decide; the others' are within ``tolerance`` too.
+    """
 
     def compare(run: Run, case: str, *, tolerance: float, grad_norm: float | None = None, until: int | None = None) -> None:
         rows = json.loads((golden / "train" / case / "metrics.json").read_text())["iterations"]
@@ -138,8 +141,10 @@ def assert_curve(golden: Path) -> Callable[..., None]:
         ):
             found = run.curve(name)
             assert until is not None or found.keys() == wanted.keys()
-            worst = max(abs(found[iteration] - row[theirs]) for iteration, row in wanted.items())
-            assert worst < allowed, f"{name} differs by {worst}"
+            apart = sorted(abs(found[iteration] - row[theirs]) for iteration, row in wanted.items())
+            assert apart[-1] < allowed, f"{name} differs by {apart[-1]}"
+            most = apart[: len(apart) * 4 // 5]
+            assert most[-1] < tolerance, f"{name} differs by {most[-1]} in a fifth of the iterations"
         used = {row["iteration"]: row["lr_used"] for row in wanted.values()}  # that of a step is told with the step before
         assert all(run.curve("learning_rate")[iteration - 1] == used[iteration] for iteration in used if iteration - 1 in used)
 
