@@ -17,6 +17,7 @@ from qwen3_ops.mindspeed.login_env import login_environment
 from qwen3_ops.mindspeed.nodes import Nodes
 from qwen3_ops.mindspeed.observation import Observation
 from qwen3_ops.mindspeed.outcome import outcome
+from qwen3_ops.mindspeed.own_data import with_own_data
 from qwen3_ops.mindspeed.request import Request
 from qwen3_ops.mindspeed.resume import choose_start, note_launch
 from qwen3_ops.mindspeed.shards import retain
@@ -128,7 +129,8 @@ def _supervise(
     environment = login_environment()
     if nodes.count == 1:
         commands = [with_leased_ports(commands[0], environment)]
-    ended = supervisor.run({f"node{rank}" if nodes.count > 1 else "engine": commands[rank] for rank in nodes.ranks}, environment)
+    mine = {rank: with_own_data(commands[rank], ctx.side / "data" / f"node{rank}") for rank in nodes.ranks}
+    ended = supervisor.run({f"node{rank}" if nodes.count > 1 else "engine": command for rank, command in mine.items()}, environment)
     judge(request, ended, ctx.events, is_whole=not nodes.others)
     return ended
 
