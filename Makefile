@@ -27,11 +27,10 @@ ui: $(MADE) ## open Airflow on this machine, the twin's values in the form; Ctrl
 rehearse: $(MADE) ## run a recipe's layout through the mindspeed engine, torchrun and all, without NPUs; RECIPE=qwen3-14b-lora
 	@$(BIN)/python scripts/rehearse.py $(if $(RECIPE),--recipe $(RECIPE))
 
-test: $(MADE) ## run every test: unit tests side by side, then a real Docker Engine, then a real Airflow
+test: $(MADE) ## run every test: those that need no server first, then a real Docker Engine and a real Airflow side by side
 	@failed=0; \
 	$(BIN)/python -m pytest -q -rs -n auto -m "not e2e and not docker" || failed=1; \
-	$(BIN)/python -m pytest -q -rs -m docker || failed=1; \
-	$(BIN)/python -m pytest -q -rs -m e2e || failed=1; \
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadgroup -m "docker or e2e" || failed=1; \
 	exit $$failed
 
 bench: $(MADE) ## measure data, checkpoints, training steps, MMLU and the reading of logs

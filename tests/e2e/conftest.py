@@ -22,10 +22,15 @@ from qwen3_ops.procfs import Identity, identify, with_variable
 ROOT = Path(__file__).resolve().parents[2]
 
 
+ALONE = ("test_rehearsal", "test_sharded")
+"""They need no common Airflow, so that they may run beside those that do."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.xdist_group(item.path.stem if item.path.stem in ALONE else "airflow"))
 
 
 @pytest.fixture(scope="session")
