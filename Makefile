@@ -30,7 +30,11 @@ rehearse: $(MADE) ## run a recipe's layout through the mindspeed engine, torchru
 test: $(MADE) ## run every test: those that need no server first, then a real Docker Engine and a real Airflow side by side
 	@failed=0; \
 	$(BIN)/python -m pytest -q -rs -n auto -m "not e2e and not docker" || failed=1; \
-	$(BIN)/python -m pytest -q -rs -n 2 --dist loadgroup -m "docker or e2e" || failed=1; \
+	beside=$$(mktemp); \
+	$(BIN)/python -m pytest -q -rs -m "docker or (e2e and not server)" >$$beside 2>&1 & \
+	$(BIN)/python -m pytest -q -rs -m server || failed=1; \
+	wait $$! || failed=1; \
+	cat $$beside; rm $$beside; \
 	exit $$failed
 
 bench: $(MADE) ## measure data, checkpoints, training steps, MMLU and the reading of logs

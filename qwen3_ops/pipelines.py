@@ -42,25 +42,23 @@ LORA_SFT: tuple[StageRequest, ...] = (
     StageRequest(name="export_hf", stage="export_lora_to_hf", inputs={"checkpoint": "convert_hf_to_mcore", "adapter": "train_lora"}),
 )
 
-FULL_SFT: tuple[StageRequest, ...] = (
-    _CONVERT,
-    _PREPARE,
-    _MMLU_BASE,
-    StageRequest(name="train_full", stage="train_full", inputs=_TO_TRAIN),
-    StageRequest(name="generate", stage="generate", inputs={"checkpoint": "train_full"}),
-    StageRequest(name="mmlu_tuned", stage="evaluate_mmlu", inputs={"checkpoint": "train_full"}),
-    StageRequest(name="export_hf", stage="export_to_hf", inputs={"checkpoint": "train_full"}),
-)
 
-PRETRAIN: tuple[StageRequest, ...] = (
-    _CONVERT,
-    _PREPARE,
-    _MMLU_BASE,
-    StageRequest(name="pretrain", stage="pretrain", inputs=_TO_TRAIN),
-    StageRequest(name="generate", stage="generate", inputs={"checkpoint": "pretrain"}),
-    StageRequest(name="mmlu_trained", stage="evaluate_mmlu", inputs={"checkpoint": "pretrain"}),
-    StageRequest(name="export_hf", stage="export_to_hf", inputs={"checkpoint": "pretrain"}),
-)
+def _all_weights(train: str, *, after: str) -> tuple[StageRequest, ...]:
+    """A training (``train`` is both its name and its stage) of which every weight is used; ``after``: name of the MMLU that follows it."""
+    trained = {"checkpoint": train}
+    return (
+        _CONVERT,
+        _PREPARE,
+        _MMLU_BASE,
+        StageRequest(name=train, stage=train, inputs=_TO_TRAIN),
+        StageRequest(name="generate", stage="generate", inputs=trained),
+        StageRequest(name=after, stage="evaluate_mmlu", inputs=trained),
+        StageRequest(name="export_hf", stage="export_to_hf", inputs=trained),
+    )
+
+
+FULL_SFT = _all_weights("train_full", after="mmlu_tuned")
+PRETRAIN = _all_weights("pretrain", after="mmlu_trained")
 
 PIPELINES: Mapping[str, tuple[StageRequest, ...]] = {"lora_sft": LORA_SFT, "full_sft": FULL_SFT, "pretrain": PRETRAIN}
 KINDS: Mapping[str, Kind] = {"lora_sft": "lora", "full_sft": "full", "pretrain": "pretrain"}

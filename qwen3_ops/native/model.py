@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.model import ModelSpec
 from qwen3_ops.native.kernels import rms_norm, rotate, swiglu
+from qwen3_ops.native.products import attention, linear
 
 
 class RMSNorm(nn.Module):
@@ -39,6 +39,9 @@ class Linear(nn.Linear):
         super().__init__(columns, rows, bias=False, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None: ...
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight)
 
 
 class WordEmbeddings(nn.Embedding):
@@ -105,9 +108,7 @@ class Attention(nn.Module):
         value = value.squeeze(3).transpose(1, 2)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
-        causal = mask is None and s > 1
-        grouped = self.heads_per_group > 1
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+        mixed = attention(query, key, value, mask=mask, causal=mask is None and s > 1)
         return cast(Tensor, self.linear_proj(mixed.transpose(1, 2).reshape(b, s, -1)))
 
 
@@ -225,7 +226,7 @@ class Qwen3(nn.Module):
         cache: KVCache | None = None,
     ) -> Tensor:
         """Logits [b, s, V] in the model's dtype; the arguments are those of ``hidden_states``."""
-        return F.linear(self.hidden_states(input_ids, positions=positions, padding=padding, cache=cache), self.output_weight)
+        return linear(self.hidden_states(input_ids, positions=positions, padding=padding, cache=cache), self.output_weight)
 
 
 def attention_mask(*, s: int, past: int, padding: Tensor | None, device: torch.device, documents: Tensor | None = None) -> Tensor | None:

@@ -22,15 +22,15 @@ from qwen3_ops.procfs import Identity, identify, with_variable
 ROOT = Path(__file__).resolve().parents[2]
 
 
-ALONE = ("test_rehearsal", "test_sharded")
-"""They need no common Airflow, so that they may run beside those that do."""
+NO_SERVER = ("test_rehearsal", "test_sharded")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group(item.path.stem if item.path.stem in ALONE else "airflow"))
+            if item.path.stem not in NO_SERVER:
+                item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qwen3_ops.native.generation.decode import Completion, cut
 from qwen3_ops.native.model import KVCache, Qwen3
+from qwen3_ops.native.products import linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def beam_search(model: Qwen3, prompt: Sequence[int], *, num_beams: int, max_new_
     scores = torch.zeros(1, device=device)
     ended: list[tuple[float, list[int]]] = []
     for length in range(1, max_new_tokens + 1):
-        logits = (model.hidden_states(ids, cache=cache)[:, -1] @ model.output_weight.T).float()
+        logits = linear(model.hidden_states(ids, cache=cache)[:, -1], model.output_weight).float()
         if not bool(logits.isfinite().all()):
             return Completion(tokens=beams[0], finite=False)
         totals = (scores[:, None] + strategy.log_probabilities(logits)).flatten()

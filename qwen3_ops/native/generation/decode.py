@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qwen3_ops.native.model import KVCache, Qwen3
+from qwen3_ops.native.products import linear
 
 _PAD = 0  # any token: none sees it
 
@@ -107,7 +108,7 @@ def complete(
         end = cache.length + ids.shape[1]
         positions = (columns[cache.length : end] - pads[:, None]).clamp(min=0)
         hidden = model.hidden_states(ids, positions=positions, padding=None if padding is None else padding[:, :end], cache=cache)
-        logits = (hidden[:, -1] @ model.output_weight.T).float()
+        logits = linear(hidden[:, -1], model.output_weight).float()
         finite = logits.isfinite().all(-1).tolist()
         if not all(finite):
             for item, is_finite in zip(done, finite, strict=True):

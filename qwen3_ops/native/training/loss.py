@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qwen3_ops.native.data.turns import IGNORE_INDEX
+from qwen3_ops.native.products import product
 
 _SLICE_ELEMENTS = 1 << 25  # logits at hand at once: 128 MiB in fp32
 _BLOCK = 1 << 13  # rows of the output layer
@@ -58,7 +59,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             ones = torch.ones_like(wanted, dtype=here.dtype)
             slope = here.exp_().scatter_add_(1, wanted, -ones).div_(count / gradient_scale).to(rows.dtype)
             if rows_grad is not None:
-                torch.mm(slope, weight, out=rows_grad[start : start + size])
+                rows_grad[start : start + size] = product(slope, weight)
             if weight_grad is not None:
                 _add_outer(weight_grad, slope, part)
         ctx.gradient_scale = gradient_scale
@@ -80,7 +81,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _logits(rows: Tensor, weight: Tensor, *, out: Tensor) -> Tensor:
     """rows @ weight.T in ``out`` (fp32), rounded to the model's dtype on the way as the model's own logits are."""
-    return torch.mm(rows, weight.T, out=out) if rows.dtype == out.dtype else out.copy_(rows @ weight.T)
+    return torch.mm(rows, weight.T, out=out) if rows.dtype == out.dtype else out.copy_(product(rows, weight.T))
 
 
 def _add_outer(total: Tensor, slope: Tensor, rows: Tensor) -> None:
@@ -89,4 +90,4 @@ def _add_outer(total: Tensor, slope: Tensor, rows: Tensor) -> None:
         total.addmm_(slope.T, rows)
         return
     for start in range(0, len(total), _BLOCK):
-        total[start : start + _BLOCK] += slope[:, start : start + _BLOCK].T @ rows
+        total[start : start + _BLOCK] += product(slope[:, start : start + _BLOCK].T, rows)
