@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 
 from qwen3_airflow.runtimes.base import Job
+from qwen3_airflow.runtimes.run_container import start
+from qwen3_airflow.runtimes.shared import SharedContainerRuntime
 from qwen3_ops.errors import ExitCode, Infrastructure
 from qwen3_ops.pipelines import LORA_SFT
 from qwen3_ops.plan import make_plan, save_plan
@@ -44,9 +47,11 @@ def test_an_image_of_this_machine_is_no_finding(make_runtime, profile):
     assert make_runtime(profile).examine() == []
 
 
-def test_it_sees_the_leased_devices_and_misses_cann(make_runtime, profile, plan, root, npu_nodes, npu_smi):
+@pytest.mark.parametrize("container", ["per_stage", "shared"])
+def test_it_sees_the_leased_devices_and_misses_cann(make_runtime, profile, plan, root, npu_nodes, npu_smi, container):
     ascend = profile.model_copy(
         update={
+            "container": container,
             "npus": 16,
             "dies_per_npu": 2,
             "control_devices": ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"),
@@ -55,10 +60,14 @@ def test_it_sees_the_leased_devices_and_misses_cann(make_runtime, profile, plan,
         }
     )
     runtime = make_runtime(ascend)
-    argv = (sys.executable, "-m", "qwen3_ops", "preflight", str(plan))
-    handle = runtime.submit(Job(folder=root / "preflight", argv=argv, writes=(root,), npus=8))
+    job = Job(folder=root / "r" / "preflight", argv=(sys.executable, "-m", "qwen3_ops", "preflight", str(plan)), writes=(root,), npus=8)
+    if container == "shared":
+        start(runtime.engine, ascend, replace(job, folder=root / "r" / "start_container"))
+        runtime = SharedContainerRuntime(runtime.engine, ascend)
+    handle = runtime.submit(job)
     ended = wait_for("the end", lambda: runtime.poll(handle), seconds=120)
     said = runtime.logs(handle, 0).decode()
     assert ended.exit_code == ExitCode.BAD_INPUT, said
     assert "cann: not found" in said
+    assert "preflight: devices: 0, 1, 2, 3, 4, 5, 6, 7" in said
     assert "devices must be" not in said, "eight idle, healthy devices are there"

@@ -7,8 +7,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from docker.errors import APIError
 
 from qwen3_airflow.ascend import shared_container
+from qwen3_airflow.ascend.leases import holders
 from qwen3_airflow.ascend.shared_container import StopContainer
 from qwen3_airflow.runtimes import run_container
 from qwen3_airflow.runtimes.base import Ended, NpusBusy
@@ -142,6 +144,18 @@ def test_what_another_run_has_leased_meanwhile_is_waited_for(make_runtime, profi
     handle = runtime.submit(job("print(1)", name="prepare_dataset"))
     assert end_of(runtime, handle) == Ended(exit_code=0)
     assert engine.client.inspect_container(name)["Config"]["Labels"]["qwen3-ops.npus"] == ",".join(map(str, range(16)))
+
+
+def test_a_container_that_can_not_start_keeps_no_npus(make_runtime, profile, npu_nodes, job, engine, root):
+    a3 = profile.model_copy(update={"container": "shared", "npus": 16, "dies_per_npu": 2})
+    runtime = make_runtime(a3)
+    broken = {"HostConfig": {"Devices": []}, "Image": a3.image, "Entrypoint": ["/no/such/program"], "Labels": {"qwen3-ops.npus": "0,1"}}
+    work = job("", name="start_container", npus=16)
+    engine.client.create_container_from_config(broken, shared_name(a3, work.folder.parent))
+    assert set(holders(runtime.engine)) == {0, 1}
+    with pytest.raises(APIError, match="no such"):
+        start(runtime.engine, a3, work)
+    assert holders(runtime.engine) == {}
 
 
 def test_the_teardown_lets_a_stage_save(shared, job, engine, root, monkeypatch):

@@ -57,7 +57,10 @@ class HostProfile(BaseModel):
     network_mode: Literal["none", "host", "bridge"] | None = Field(
         None, description="Empty: none, and host for runs on several nodes, which HCCL needs."
     )
-    ports: dict[int, int] = Field(default_factory=dict, description="Port in a shared container -> port of the host, on its loopback.")
+    ports: dict[int, int] = Field(
+        default_factory=dict,
+        description="Port in a shared container -> port of the host, on its loopback; a lease adds the number of its first device.",
+    )
 
     master_port: int = Field(6015, ge=1024, le=65000, description="First port for torchrun; a lease adds the number of its first device.")
     hccl_if_base_port: int = Field(

@@ -89,7 +89,7 @@ def _create(engine: Engine, profile: HostProfile, job: Job, name: str) -> None:
 
 def _config(engine: Engine, profile: HostProfile, job: Job, lease: Lease, image: dict[str, str]) -> dict[str, object]:
     options = container.host_options(job, profile, lease)
-    bindings = {inside: ("127.0.0.1", outside) for inside, outside in profile.ports.items()}
+    bindings = port_bindings(profile, lease)
     if options["network_mode"] != "host" and bindings:
         options = {**options, "network_mode": "bridge", "port_bindings": bindings}
     config: dict[str, object] = engine.call(
@@ -100,7 +100,15 @@ def _config(engine: Engine, profile: HostProfile, job: Job, lease: Lease, image:
         environment=container.environment(job, profile, lease, image=image),
         labels={**container.labels(job, lease, attempt="", log_start=0), SHARED: "1"},
         user=profile.user,
-        ports=list(profile.ports) or None,
+        ports=list(bindings) or None,
         host_config=engine.call("create_host_config", **options),
     )
     return config
+
+
+def port_bindings(profile: HostProfile, lease: Lease) -> dict[int, tuple[str, int]]:
+    """The profile's ports, for each lease of a host others; a run without NPUs leaves them to those that train."""
+    if profile.npus and not lease.npus:
+        return {}
+    first = lease.npus[0] if lease.npus else 0
+    return {inside: ("127.0.0.1", outside + first) for inside, outside in profile.ports.items()}
