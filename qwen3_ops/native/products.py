@@ -1,7 +1,7 @@
 """Matrix products of bf16 and fp16 numbers on processors that have no units for them.
 
-torch takes about ten times as long for such a product as for one in fp32 there (AVX2). Operands made wide, sums in fp32 and one rounding at
-the end are what such units compute, too.
+torch takes up to ten times as long for such a product as for one in fp32 there (AVX2), unless one side has a few rows only. Operands made
+wide, sums in fp32 and one rounding at the end are what such units compute, too.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from torch import Tensor
 
 _BLOCK = 1 << 13  # rows and columns that are wide at once: a vocabulary's weights have 151,936
 
+_FEW = 8  # rows up to which making the other side wide costs more than it saves
+
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x @ weight.T of [..., H] and [rows, H]."""
-    return cast(Tensor, _Linear.apply(x, weight)) if _is_slow(x) else F.linear(x, weight)  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Linear.apply(x, weight)) if _is_slow(x, rows=x.numel() // x.shape[-1]) else F.linear(x, weight)  # type: ignore[no-untyped-call]
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """left @ right of two matrices, rounded once."""
-    if not _is_slow(left):
+    if not _is_slow(left, rows=len(left)):
         return left @ right
     total = torch.zeros(left.shape[0], right.shape[1], dtype=torch.float32)
     for at in range(0, right.shape[0], _BLOCK):
@@ -42,7 +44,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None,
         mask: bool, True where a key is seen.
     """
     narrow, grouped = query.dtype, query.shape[1] != key.shape[1]
-    if _is_slow(query) and torch.is_grad_enabled():  # it is the gradients that are slow
+    if _is_slow(query, rows=query.shape[2]) and torch.is_grad_enabled():  # it is the gradients that are slow
         query, key, value = query.float(), key.float(), value.float()
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
     return mixed.to(narrow)
@@ -64,8 +66,8 @@ class _Linear(torch.autograd.Function):
         return x_grad, product(slope.T, x.flatten(0, -2)) if ctx.needs_input_grad[1] else None
 
 
-def _is_slow(operand: Tensor) -> bool:
-    return operand.device.type == "cpu" and operand.dtype in (torch.bfloat16, torch.float16) and not _has_units()
+def _is_slow(operand: Tensor, *, rows: int) -> bool:
+    return rows > _FEW and operand.device.type == "cpu" and operand.dtype in (torch.bfloat16, torch.float16) and not _has_units()
 
 
 @cache
