@@ -56,5 +56,5 @@ def load_hf(folder: Path, *, dtype: torch.dtype, device: torch.device | str = "c
 
     weights = HfWeights(folder)
     model = build_model(weights.model, dtype=dtype, device=device)
-    load_full_state(model, LazyState(weights.names(), lambda name: weights.make(name).full()))
+    load_full_state(model, LazyState(weights.names(), lambda name: weights.make(name).tensor()))
     return model

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qwen3_ops.artifacts import write_atomically
@@ -161,9 +160,7 @@ class CertificateRecorder:
         for ref, slots in sorted(self._records[side].items()):
             (part, axis, _) = slots[min(slots)]
             blocks = tuple(block for slot in sorted(slots) for block in slots[slot][2])
-            found[ref] = TensorRecord.model_construct(
-                dtype=dtype_text(part.spec.dtype), shape=tuple(part.spec.shape), axis=axis, blocks=blocks
-            )
+            found[ref] = TensorRecord.model_construct(dtype=part.spec.dtype.name, shape=tuple(part.spec.shape), axis=axis, blocks=blocks)
         return found
 
     def mapping(self, names: Sequence[str]) -> tuple[Link, ...]:
@@ -172,10 +169,6 @@ class CertificateRecorder:
     def _add(self, side: str, part: Part, axis: str, blocks: Blocks) -> None:
         with self._lock:
             self._records[side].setdefault(part.ref, {})[part.slot or 0] = (part, axis, blocks)
-
-
-def dtype_text(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _readable(content: dict[str, Any]) -> str:

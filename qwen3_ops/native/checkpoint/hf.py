@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.errors import BadInput
-from qwen3_ops.model import ModelSpec, ModelType, read_json
+from qwen3_ops.model import Dtype, ModelSpec, ModelType, read_json
 from qwen3_ops.native.checkpoint.disk import require_space
+from qwen3_ops.native.checkpoint.dtypes import ElementType, element_type
 from qwen3_ops.native.checkpoint.modules import base_names, hf_names, shape_of
 from qwen3_ops.native.checkpoint.placed_file import Sink
 from qwen3_ops.native.checkpoint.safetensors_file import SafetensorsFile, SafetensorsWriter
@@ -24,6 +23,9 @@ from qwen3_ops.native.checkpoint.state import Part, Source, check_names, check_s
 from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
 from qwen3_ops.native.checkpoint.transfer import Job, Recorder, transfer
 from qwen3_ops.native.checkpoint.whole import Piece, Whole, join
+
+if TYPE_CHECKING:
+    import torch
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
@@ -112,7 +114,7 @@ class WeightsPlan(NamedTuple):
     jobs: list[Job]
 
 
-def plan_weights(model: ModelSpec, *, dtype: torch.dtype, max_shard_bytes: int = MAX_SHARD_BYTES) -> WeightsPlan:
+def plan_weights(model: ModelSpec, *, dtype: ElementType, max_shard_bytes: int = MAX_SHARD_BYTES) -> WeightsPlan:
     """Files as transformers' ``save_pretrained`` cuts them."""
     shapes = {name: shape for mcore in base_names(model) for name, shape in _hf_shapes_of(mcore, model)}
     specs = {name: TensorSpec(dtype, shapes[name]) for name in _module_order(model)}
@@ -133,7 +135,7 @@ def write_weights(
     source: Source,
     *,
     model: ModelSpec,
-    dtype: torch.dtype,
+    dtype: Dtype | ElementType | torch.dtype,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     recorder: Recorder | None = None,
     progress: Callable[[int], None] = lambda nbytes: None,
@@ -144,7 +146,7 @@ def write_weights(
         source: makes whole mcore tensors of ``dtype``, without LoRA. The vocabulary's may have padding rows.
         progress: called with the bytes of each mcore tensor written.
     """
-    plan = plan_weights(model, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    plan = plan_weights(model, dtype=element_type(dtype), max_shard_bytes=max_shard_bytes)
     write_planned(folder, plan, source, recorder=recorder, progress=progress)
     if len(plan.files) > 1:
         specs = [spec for tensors in plan.files.values() for spec in tensors.values()]
@@ -201,15 +203,14 @@ def _plan_shards(specs: Mapping[str, TensorSpec], max_shard_bytes: int) -> dict[
     return {f"model-{number:05d}-of-{len(shards):05d}.safetensors": names for number, names in enumerate(shards, start=1)}
 
 
-def write_config(folder: Path, *, base: Path, dtype: torch.dtype) -> None:
+def write_config(folder: Path, *, base: Path, dtype: ElementType) -> None:
     """The base model's config.json with the dtype of the weights, generation_config.json and tokenizer files."""
     config = read_json(base / "config.json", what="the base model's config.json")
     key = "dtype" if "dtype" in config else "torch_dtype"
-    name = str(dtype).removeprefix("torch.")
-    if config.get(key) == name:
+    if config.get(key) == dtype.name:
         shutil.copyfile(base / "config.json", folder / "config.json")
     else:
-        changed: dict[str, Any] = {**config, key: name}
+        changed: dict[str, Any] = {**config, key: dtype.name}
         write_atomically(folder / "config.json", json.dumps(changed, indent=2, ensure_ascii=False) + "\n")
     for file in ("generation_config.json", *TOKENIZER_FILES):
         if (base / file).is_file():

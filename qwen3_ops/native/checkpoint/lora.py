@@ -1,35 +1,22 @@
-"""LoRA: what an adapter says of itself, and merging it into its base.
-
-``W + (alpha / r) * B @ A`` with ``W [out, in]``, ``B [out, r]``, ``A [r, in]``, rounded where PEFT
-rounds on a CPU, so that the result is MindSpeed-LLM's bit for bit:
-
-- bf16: ``bf16(W + bf16(bf16(B @ A) * scale))``, the product accumulated in fp32;
-- fp16: ``fp16(W + fp16(fp32(B @ A) * scale))``;
-- fp32: no rounding between.
-
-``--merge-precision fp32`` rounds once instead, at the end, whatever the dtype: nearer to what was trained.
-"""
+"""LoRA: what an adapter says of itself, and its base with it merged in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from qwen3_ops.artifacts import facts_of, read_manifest
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.certificate import MergedTensor
+from qwen3_ops.native.checkpoint.dtypes import ElementType
 from qwen3_ops.native.checkpoint.flags import MergePrecision
 from qwen3_ops.native.checkpoint.mcore_reader import McoreCheckpoint
 from qwen3_ops.native.checkpoint.state import Part, Source
 from qwen3_ops.native.checkpoint.whole import Whole
 
-_BLOCK_ELEMENTS = 1 << 18  # of the product; small enough for a processor's cache
-_BITS = {2: torch.int16, 4: torch.int32}  # numpy counts these ten times as fast as torch counts the values; a difference is never -0.0
+if TYPE_CHECKING:
+    from qwen3_ops.native.checkpoint.merge import Changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +99,16 @@ def check_fit(base: McoreCheckpoint, adapter: McoreCheckpoint) -> None:
 class MergedSource:
     """The merged model as a source: each tensor is merged while it is read. ``adapter`` makes its tensors in ``dtype``."""
 
-    def __init__(self, base: Source, adapter: Source, *, settings: LoraSettings, dtype: torch.dtype, precision: MergePrecision) -> None:
+    def __init__(self, base: Source, adapter: Source, *, settings: LoraSettings, dtype: ElementType, precision: MergePrecision) -> None:
         self._base, self._adapter, self._settings, self._dtype, self._precision = base, adapter, settings, dtype, precision
         self._plain = {name.replace(".base_layer.", "."): name for name in base.names() if ".lora_" not in name}
         self._lora = set(adapter.names())
-        self._merges: dict[str, Merge] = {}
+        self._changes: dict[str, Changes] = {}
 
     @property
     def targets(self) -> dict[str, MergedTensor]:
         """What the merge did to each targeted tensor that was read."""
-        return {name: merge.report() for name, merge in sorted(self._merges.items())}
+        return {name: MergedTensor(elements=count.elements, changed=count.changed) for name, count in sorted(self._changes.items())}
 
     def names(self) -> list[str]:
         return list(self._plain)
@@ -130,11 +117,14 @@ class MergedSource:
         return f"{name.removesuffix('.weight')}.lora_A.default.weight" in self._lora
 
     def make(self, name: str) -> Whole:
+        from qwen3_ops.native.checkpoint.merge import Merge
+
         base = self._base.make(self._plain[name])
         if not self.is_target(name):
             return base
-        a, b = (self._adapter.make(lora).full() for lora in self._lora_names(name))
-        self._merges[name] = merge = Merge(a, b, scale=self._settings.scale, precision=self._precision)
+        a, b = (self._adapter.make(lora).tensor() for lora in self._lora_names(name))
+        merge = Merge(a, b, scale=self._settings.scale, precision=self._precision)
+        self._changes[name] = merge.changes
         return base.cast(self._dtype).changed(self._dtype, merge)
 
     def parts(self, name: str) -> list[Part]:
@@ -154,42 +144,3 @@ class MergedSource:
 
     def _lora_names(self, name: str) -> list[str]:
         return [f"{name.removesuffix('.weight')}.lora_{half}.default.weight" for half in "AB"]
-
-
-class Merge:
-    """``W + scale * B @ A`` of one tensor, some rows at a time, and what that changes.
-
-    Args:
-        a: ``[r, in]``, b: ``[out, r]``, of the dtype that ``W [out, in]`` has and the result too.
-    """
-
-    def __init__(self, a: Tensor, b: Tensor, *, scale: float, precision: MergePrecision) -> None:
-        self._a, self._b, self._scale, self._precision, self._dtype = a.float(), b.float(), scale, precision, b.dtype
-        self._changed = 0
-
-    def __call__(self, first: int, weight: Tensor) -> Tensor:
-        """The merged rows from ``first`` on."""
-        result = torch.empty(weight.shape, dtype=self._dtype)
-        step = max(1, _BLOCK_ELEMENTS // max(1, weight.shape[1]))
-        for start in range(0, len(weight), step):
-            self._merge(first + start, weight[start : start + step], result[start : start + step])
-        return result
-
-    def report(self) -> MergedTensor:
-        return MergedTensor(elements=len(self._b) * self._a.shape[1], changed=self._changed)
-
-    def _merge(self, first: int, weight: Tensor, result: Tensor) -> None:
-        product = self._b[first : first + len(weight)] @ self._a
-        if self._precision == "fp32":
-            result.copy_(product.mul_(self._scale).add_(weight))
-        elif self._dtype == torch.bfloat16:
-            torch.add(weight, product.to(self._dtype).mul_(self._scale), out=result)
-        else:
-            torch.add(weight, product.mul_(self._scale).to(self._dtype), out=result)
-        self._changed += int(np.count_nonzero((result - weight).view(_BITS[self._dtype.itemsize]).numpy()))
-
-
-def merge(weight: Tensor, a: Tensor, b: Tensor, *, scale: float, precision: MergePrecision) -> tuple[Tensor, MergedTensor]:
-    """`Merge` of a whole ``weight [out, in]``."""
-    whole = Merge(a, b, scale=scale, precision=precision)
-    return whole(0, weight), whole.report()

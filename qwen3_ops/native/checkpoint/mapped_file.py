@@ -8,8 +8,10 @@ import os
 import weakref
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from qwen3_ops.native.checkpoint.dtypes import ElementType
+from qwen3_ops.native.checkpoint.tensor_spec import Bits
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: all pages in one call
 
@@ -29,13 +31,13 @@ class MappedFile:
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
 
-    def tensor(self, offset: int, *, dtype: torch.dtype, numel: int) -> Tensor:
+    def tensor(self, offset: int, *, dtype: ElementType, numel: int) -> Bits:
         """``numel`` elements from ``offset`` bytes; the map is private, a write never reaches the file."""
         if not numel:
-            return torch.empty(0, dtype=dtype)
+            return np.empty(0, dtype.unsigned)
         skip = offset % mmap.ALLOCATIONGRANULARITY
         length = skip + numel * dtype.itemsize
         view = mmap.mmap(self._descriptor, length, access=mmap.ACCESS_COPY, offset=offset - skip)
         with contextlib.suppress(OSError):  # an older kernel: the pages come one by one then
             view.madvise(_POPULATE_READ)
-        return torch.frombuffer(view, dtype=dtype, count=numel, offset=skip)
+        return np.frombuffer(view, dtype.unsigned, numel, skip)

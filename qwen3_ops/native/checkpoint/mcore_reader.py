@@ -5,23 +5,25 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout, Rank
-from qwen3_ops.native.checkpoint.dtypes import TORCH_DTYPES
+from qwen3_ops.native.checkpoint.dtypes import WEIGHTS, ElementType
 from qwen3_ops.native.checkpoint.megatron_args import layout_of, model_of
 from qwen3_ops.native.checkpoint.modules import EMBEDDING, OUTPUT, shape_of
 from qwen3_ops.native.checkpoint.rank_file import FILE_NAME, RankFile
 from qwen3_ops.native.checkpoint.schema import Entry, LoraLayers, Schema
 from qwen3_ops.native.checkpoint.sharding import Runs, check_layout, shard_runs
 from qwen3_ops.native.checkpoint.state import LazyState, Part, check_names, check_shape
-from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
+from qwen3_ops.native.checkpoint.tensor_spec import Bits, TensorSpec
 from qwen3_ops.native.checkpoint.tracker import TRACKER, iteration_folder, read_tracker
 from qwen3_ops.native.checkpoint.whole import Piece, Whole, join
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VOCABULARY = (EMBEDDING, OUTPUT)
 
@@ -108,7 +110,7 @@ class McoreCheckpoint:
         """Whole tensors by global name, each joined when it is asked for; ``padded``: with the padding rows of the vocabulary."""
 
         def load(name: str) -> Tensor:
-            tensor = self.make(name).full()
+            tensor = self.make(name).tensor()
             return tensor[: self.model.padded_vocab_size] if name in VOCABULARY and not padded else tensor
 
         return LazyState(self._places, load)
@@ -131,15 +133,16 @@ class McoreCheckpoint:
 
     def _shard(self, name: str, place: _Place, tp: int, runs: Runs) -> Piece:
         rank = self._ranks[Rank(tp, place.pp, place.ep)]
+        dtype = self._part(name, place, tp, runs).spec.dtype
         if place.slot is None:
-            return Piece(runs, self._part(name, place, tp, runs).spec.dtype, rank.rows(place.chunk, place.key))
+            return Piece(runs, dtype, rank.rows(place.chunk, place.key))
         rows, columns = runs.shape(self.shape(name))
-        return Piece.of(runs, rank.tensor(place.chunk, place.key).reshape(place.slots, columns, rows)[place.slot].t())
+        return Piece.of(runs, rank.tensor(place.chunk, place.key).reshape(place.slots, columns, rows)[place.slot].T, dtype)
 
     @staticmethod
-    def _same_as(copy: Whole, *, source: Path) -> Callable[[int, Tensor], None]:
-        def check(begin: int, rows: Tensor) -> None:
-            if not torch.equal(rows, copy.rows(begin, begin + len(rows)).original):
+    def _same_as(copy: Whole, *, source: Path) -> Callable[[int, Bits], None]:
+        def check(begin: int, rows: Bits) -> None:
+            if not np.array_equal(rows, copy.rows(begin, begin + len(rows)).original):
                 raise BadInput("the tied output layer differs from the embedding", source=source, remedy="The checkpoint is inconsistent.")
 
         return check
@@ -241,11 +244,11 @@ def _rows(rank: RankFile, layout: ParallelLayout) -> int:
     return rows
 
 
-def _dtype_of(rank: RankFile) -> torch.dtype:
+def _dtype_of(rank: RankFile) -> ElementType:
     """The one dtype of a rank's tensors; where they differ, what args say."""
     found = {tensor.dtype for chunk in rank.chunks for tensor in chunk.values() if tensor is not None}
     dtype: object = found.pop() if len(found) == 1 else getattr(rank.args, "params_dtype", None)
-    for known in TORCH_DTYPES.values():
+    for known in WEIGHTS.values():
         if dtype == known:
             return known
     raise BadInput("the checkpoint's dtype is not bf16, fp16 or fp32", value=dtype, source=rank.path)

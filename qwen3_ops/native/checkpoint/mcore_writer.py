@@ -8,17 +8,14 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from qwen3_ops.artifacts import writing
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout, Rank
 from qwen3_ops.model import Dtype, ModelSpec
 from qwen3_ops.native.checkpoint.disk import require_space
-from qwen3_ops.native.checkpoint.dtypes import as_torch_dtype
+from qwen3_ops.native.checkpoint.dtypes import ElementType, as_torch_dtype, element_type
 from qwen3_ops.native.checkpoint.mcore_reader import VOCABULARY, stored_shape, tensor_ref
 from qwen3_ops.native.checkpoint.megatron_args import build_args, pad_vocab_size
 from qwen3_ops.native.checkpoint.modules import shape_of
@@ -28,24 +25,28 @@ from qwen3_ops.native.checkpoint.rank_writer import RankFileWriter
 from qwen3_ops.native.checkpoint.schema import LoraLayers, Schema
 from qwen3_ops.native.checkpoint.sharding import Runs, check_layout, shard_runs
 from qwen3_ops.native.checkpoint.state import Part, Source, check_names, check_shape
-from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
+from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec, as_bits
 from qwen3_ops.native.checkpoint.tracker import iteration_folder, write_tracker
 from qwen3_ops.native.checkpoint.transfer import Job, Recorder, transfer
 from qwen3_ops.native.checkpoint.whole import Piece, Whole, join
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class StateSource:
     """A state dictionary as a source: whole tensors, of whatever device, in the dtype to write."""
 
-    def __init__(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        self._state, self._dtype = state, dtype
+    def __init__(self, state: Mapping[str, Tensor], dtype: Dtype | ElementType | torch.dtype) -> None:
+        self._state, self._dtype = state, element_type(dtype)
 
     def names(self) -> list[str]:
         return list(self._state)
 
     def make(self, name: str) -> Whole:
-        tensor = self._state[name].detach().to("cpu", self._dtype)
-        return join(tuple(tensor.shape), [Piece.of(Runs(0, ((0, len(tensor)),)), tensor)])
+        bits = as_bits(self._state[name].detach().to("cpu", as_torch_dtype(self._dtype)))
+        return join(bits.shape, [Piece.of(Runs(0, ((0, len(bits)),)), bits, self._dtype)])
 
     def parts(self, name: str) -> list[Part]:
         return []
@@ -72,7 +73,7 @@ class CheckpointPlan(NamedTuple):
     places: dict[str, Place]
 
 
-def plan_checkpoint(schema: Schema, *, iteration: int, padded_vocab_size: int, dtype: torch.dtype, lora_r: int | None) -> CheckpointPlan:
+def plan_checkpoint(schema: Schema, *, iteration: int, padded_vocab_size: int, dtype: ElementType, lora_r: int | None) -> CheckpointPlan:
     """Which whole tensors each entry of each rank is cut from; replicated ones are cut once."""
     wide = schema.model.model_copy(update={"padded_vocab_size": padded_vocab_size})
     tp, folder = schema.layout.tensor_model_parallel_size, iteration_folder(Path(), iteration)
@@ -124,7 +125,7 @@ def write_checkpoint(
     state: Mapping[str, Tensor],
     model: ModelSpec,
     layout: ParallelLayout,
-    dtype: Dtype | torch.dtype,
+    dtype: Dtype | ElementType | torch.dtype,
     extra_args: Mapping[str, object] | None = None,
     lora_only: bool = False,
     make_vocab_size_divisible_by: int = 1,
@@ -161,10 +162,10 @@ def write_checkpoint(
         extra = {"lora_target_modules": lora.target_modules} | extra | {"lora_r": lora_r, "lora_ckpt_filter": lora_only}
     return write_source(
         folder,
-        StateSource(state, as_torch_dtype(dtype)),
+        StateSource(state, dtype),
         schema=schema,
         iteration=iteration,
-        dtype=as_torch_dtype(dtype),
+        dtype=element_type(dtype),
         extra_args=extra,
         lora_r=lora_r,
         make_vocab_size_divisible_by=make_vocab_size_divisible_by,
@@ -178,7 +179,7 @@ def write_source(
     *,
     schema: Schema,
     iteration: int,
-    dtype: torch.dtype,
+    dtype: ElementType,
     extra_args: Mapping[str, object],
     lora_r: int | None = None,
     make_vocab_size_divisible_by: int = 1,

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.model import ModelSpec
-from qwen3_ops.native.checkpoint.dtypes import as_torch_dtype, dtype_name
+from qwen3_ops.native.checkpoint.dtypes import ElementType, bfloat16, dtype_name, float16
 from qwen3_ops.native.checkpoint.unpickle import ModelType
 
 _FROM_MODEL = (
@@ -73,7 +72,7 @@ def build_args(
     *,
     padded_vocab_size: int,
     iteration: int,
-    dtype: torch.dtype,
+    dtype: ElementType,
     grouped_gemm: bool,
     extra: Mapping[str, object],
 ) -> Namespace:
@@ -112,8 +111,8 @@ def build_args(
         "data_parallel_size": 1,
         "world_size": tp * pp,
         "params_dtype": dtype,
-        "bf16": dtype == torch.bfloat16,
-        "fp16": dtype == torch.float16,
+        "bf16": dtype == bfloat16,
+        "fp16": dtype == float16,
         "model_type": ModelType.encoder_or_decoder,
         "iteration": iteration,
     }
@@ -143,7 +142,7 @@ def layout_of(args: Namespace, *, source: Path) -> ParallelLayout:
         raise BadInput("the checkpoint's args do not describe a layout", value=error, source=source) from error
 
 
-def model_of(args: Namespace, layout: ParallelLayout, *, dtype: torch.dtype, padded_vocab_size: int, source: Path) -> ModelSpec:
+def model_of(args: Namespace, layout: ParallelLayout, *, dtype: ElementType, padded_vocab_size: int, source: Path) -> ModelSpec:
     """The model that a checkpoint's args describe; its ``padded_vocab_size`` is the unpadded number of rows, see `vocab_size_of`."""
     values = {name: _or(args, name) for name in _FROM_MODEL}
     for name, theirs in _V2_NAMES.items():
@@ -159,7 +158,7 @@ def model_of(args: Namespace, layout: ParallelLayout, *, dtype: torch.dtype, pad
     try:
         return ModelSpec(
             model_type="qwen3_moe" if experts else "qwen3",
-            params_dtype=dtype_name(as_torch_dtype(dtype)),
+            params_dtype=dtype_name(dtype),
             padded_vocab_size=vocab_size_of(args, padded=padded_vocab_size, tp=layout.tensor_model_parallel_size),
             **values,
         )

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.model import ModelSpec
+from qwen3_ops.native.checkpoint.dtypes import ElementType
 from qwen3_ops.native.checkpoint.hf import WeightsPlan
 from qwen3_ops.native.checkpoint.lora import LoraSettings
 from qwen3_ops.native.checkpoint.modules import hf_names, parse_layer_name, shape_of
@@ -27,7 +26,7 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
 
-def plan_adapter(model: ModelSpec, *, lora: LoraLayers, r: int, dtype: torch.dtype) -> WeightsPlan:
+def plan_adapter(model: ModelSpec, *, lora: LoraLayers, r: int, dtype: ElementType) -> WeightsPlan:
     """The adapter's file; A's copies come from one whole tensor, B's parts are runs of its rows."""
     only = LoraLayers(kinds=lora.kinds, only=True)
     jobs, specs = [], {}

@@ -17,12 +17,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.mapped_file import MappedFile
-from qwen3_ops.native.checkpoint.tensor_spec import as_bytes
+from qwen3_ops.native.checkpoint.tensor_spec import Bits, as_bytes
 from qwen3_ops.native.checkpoint.unpickle import StoredTensor, unpickle
 from qwen3_ops.native.checkpoint.zip_format import LOCAL_HEADER
 
@@ -67,38 +67,40 @@ class RankFile:
         self.iteration: int = _expect(content, "iteration", int, path)
         self.chunks = _chunks(content, path)
 
-    def tensor(self, chunk: int, key: str) -> Tensor:
+    def tensor(self, chunk: int, key: str) -> Bits:
         """The tensor, mapped; its bytes are compared with the file's checksum the first time.
 
         Raises:
             BadInput: they differ, or are missing.
         """
-        stored = self._stored(chunk, key)
+        stored = self.stored(chunk, key)
         flat = self._file.tensor(self._start(key, stored), dtype=stored.dtype, numel=stored.storage_numel)
         if stored.storage not in self._checked:
             self._checksum(key, stored).add(0, flat)
-        return flat.as_strided(stored.shape, stored.stride, stored.offset)
+        strides = tuple(step * flat.itemsize for step in stored.stride)
+        return np.ndarray(stored.shape, flat.dtype, flat, stored.offset * flat.itemsize, strides)
 
-    def rows(self, chunk: int, key: str) -> Callable[[int, int], Tensor]:
+    def rows(self, chunk: int, key: str) -> Callable[[int, int], Bits]:
         """What maps ``count`` of the tensor's rows from ``first`` on; to be called front to back.
 
         Raises BadInput with the last row when the bytes differ from the file's checksum.
         """
-        stored = self._stored(chunk, key)
+        stored = self.stored(chunk, key)
         if stored.storage in self._checked or not stored.is_storage:
-            return lambda first, count: self.tensor(chunk, key).narrow(0, first, count)
+            return lambda first, count: self.tensor(chunk, key)[first : first + count]
         start, checksum, width = self._start(key, stored), self._checksum(key, stored), stored.shape[1:]
         size = prod(width)
 
-        def read(first: int, count: int) -> Tensor:
+        def read(first: int, count: int) -> Bits:
             offset = start + first * size * stored.dtype.itemsize
-            rows = self._file.tensor(offset, dtype=stored.dtype, numel=count * size).view(count, *width)
+            rows = self._file.tensor(offset, dtype=stored.dtype, numel=count * size).reshape(count, *width)
             checksum.add(first, rows)
             return rows
 
         return read
 
-    def _stored(self, chunk: int, key: str) -> StoredTensor:
+    def stored(self, chunk: int, key: str) -> StoredTensor:
+        """What the file says of a tensor; raises BadInput for an empty entry."""
         stored = self.chunks[chunk][key]
         if stored is None:
             raise BadInput("the entry is empty", value=key, source=self.path)
@@ -140,7 +142,7 @@ class _Checksum:
     def __init__(self, size: int, done: Callable[[int], None]) -> None:
         self._left, self._done, self._rows, self._crc = size, done, 0, 0
 
-    def add(self, first: int, rows: Tensor) -> None:
+    def add(self, first: int, rows: Bits) -> None:
         if first > self._rows:
             raise ValueError(f"row {first} is read before row {self._rows}")
         new = as_bytes(rows[self._rows - first :])

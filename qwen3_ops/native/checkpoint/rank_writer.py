@@ -12,14 +12,12 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from zlib_ng.zlib_ng import crc32
 
-from qwen3_ops.native.checkpoint import zip_format
-from qwen3_ops.native.checkpoint.dtypes import STORAGE_CLASSES
+from qwen3_ops.native.checkpoint import torch_names, zip_format
+from qwen3_ops.native.checkpoint.dtypes import ElementType
 from qwen3_ops.native.checkpoint.placed_file import PlacedFile, Sink
 from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
-from qwen3_ops.native.checkpoint.unpickle import ModelType
 
 _ROOT = "model_optim_rng"
 
@@ -96,22 +94,22 @@ class _Pickler(pickle.Pickler):
         self._storages = 0
 
     def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, ElementType):
+            return obj.name  # of a global, in its module
         if not isinstance(obj, TensorSpec):
             return NotImplemented
         storage = _StorageKey(str(self._storages), obj)
         self._storages += 1
         stride = tuple(prod(obj.shape[axis + 1 :]) for axis in range(len(obj.shape)))
-        return torch._utils._rebuild_tensor_v2, (storage, 0, obj.shape, stride, False, OrderedDict())
+        return torch_names._rebuild_tensor_v2, (storage, 0, obj.shape, stride, False, OrderedDict())
 
     def persistent_id(self, obj: object) -> Any:
         if not isinstance(obj, _StorageKey):
             return None
-        name = next(name for name, dtype in STORAGE_CLASSES.items() if dtype == obj.spec.dtype)
-        return ("storage", getattr(torch, name), obj.key, "cpu", obj.spec.numel)
+        return ("storage", torch_names.STORAGES[obj.spec.dtype], obj.key, "cpu", obj.spec.numel)
 
 
 def _pickled(content: Mapping[str, object]) -> bytes:
-    """Protocol 2 names a class by two lines of text, so that the stand-in's name can give way to Megatron's."""
     buffer = io.BytesIO()
     _Pickler(buffer).dump(content)
-    return buffer.getvalue().replace(f"c{ModelType.__module__}\nModelType\n".encode(), b"cmegatron.core.enums\nModelType\n")
+    return torch_names.renamed(buffer.getvalue())

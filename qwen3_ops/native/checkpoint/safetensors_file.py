@@ -10,17 +10,15 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.dtypes import SAFETENSORS_DTYPES
 from qwen3_ops.native.checkpoint.mapped_file import MappedFile
 from qwen3_ops.native.checkpoint.placed_file import PlacedFile, Sink
-from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
+from qwen3_ops.native.checkpoint.tensor_spec import Bits, TensorSpec
 
 _LENGTH = struct.Struct("<Q")
 _MAX_HEADER = 100_000_000  # bytes; the library's own limit
@@ -53,17 +51,17 @@ class SafetensorsFile:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise BadInput("the weights file is truncated or damaged", value=error, source=path, remedy="Copy it again.") from error
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str) -> Bits:
         """The tensor ``name``, mapped: its pages are read when they are used."""
         spec, start = self._entries[name]
-        return self._file.tensor(start, dtype=spec.dtype, numel=spec.numel).view(spec.shape)
+        return self._file.tensor(start, dtype=spec.dtype, numel=spec.numel).reshape(spec.shape)
 
-    def rows(self, name: str, first: int, count: int) -> Tensor:
+    def rows(self, name: str, first: int, count: int) -> Bits:
         """``count`` of the tensor's rows, mapped."""
         spec, start = self._entries[name]
         width = spec.shape[1:]
-        size = torch.Size(width).numel()
-        return self._file.tensor(start + first * size * spec.dtype.itemsize, dtype=spec.dtype, numel=count * size).view(count, *width)
+        size = prod(width)
+        return self._file.tensor(start + first * size * spec.dtype.itemsize, dtype=spec.dtype, numel=count * size).reshape(count, *width)
 
     def _entry(self, name: str, entry: Any) -> tuple[TensorSpec, int]:
         dtype = SAFETENSORS_DTYPES.get(entry["dtype"])

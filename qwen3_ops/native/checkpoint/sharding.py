@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.model import ModelSpec
 from qwen3_ops.native.checkpoint.modules import cut_of, hf_names, shape_of
+from qwen3_ops.native.checkpoint.tensor_spec import Bits
 
 
 class Runs(NamedTuple):
@@ -36,10 +36,10 @@ class Runs(NamedTuple):
         """Shape of the stored tensor, cut from a whole one of shape ``whole``."""
         return (*whole[: self.axis], self.size, *whole[self.axis + 1 :])
 
-    def take(self, whole: Tensor) -> Tensor:
+    def take(self, whole: Bits) -> Bits:
         """The stored tensor; a view where it is one run."""
-        parts = [whole.narrow(self.axis, begin, end - begin) for begin, end in self.spans]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=self.axis)
+        parts = [whole[begin:end] if self.axis == 0 else whole[:, begin:end] for begin, end in self.spans]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=self.axis)
 
 
 def shard_runs(name: str, shape: tuple[int, ...], parts: int) -> list[Runs]:

@@ -8,23 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.model import ModelSpec
-from qwen3_ops.native.checkpoint.certificate import Merge, Side, TensorRecord, dtype_text
+from qwen3_ops.native.checkpoint.certificate import Merge, Side, TensorRecord
+from qwen3_ops.native.checkpoint.dtypes import ElementType
 from qwen3_ops.native.checkpoint.flags import MergePrecision
 from qwen3_ops.native.checkpoint.hf import HfWeights
 from qwen3_ops.native.checkpoint.lora import LoraSettings, MergedSource
 from qwen3_ops.native.checkpoint.mcore_reader import McoreCheckpoint
-from qwen3_ops.native.checkpoint.state import Part, Source, refuse_nan
+from qwen3_ops.native.checkpoint.state import Part, Source, refuse_not_finite
 from qwen3_ops.native.checkpoint.whole import Whole
 
 
 class Prepared:
-    """A source whose tensors are free of NaN and come in the dtype that is written."""
+    """A source whose tensors are free of NaN and infinity and come in the dtype that is written."""
 
-    def __init__(self, source: Source, *, dtype: torch.dtype, folder: Path) -> None:
+    def __init__(self, source: Source, *, dtype: ElementType, folder: Path) -> None:
         self._source, self._dtype, self._folder = source, dtype, folder
 
     def names(self) -> list[str]:
@@ -34,7 +33,8 @@ class Prepared:
         return self._source.parts(name)
 
     def make(self, name: str) -> Whole:
-        return self._source.make(name).checked(partial(refuse_nan, name, source=self._folder)).cast(self._dtype)
+        whole = self._source.make(name)
+        return whole.checked(partial(refuse_not_finite, name, whole.dtype, source=self._folder)).cast(self._dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ class Opened:
     folder: Path
     extra: tuple[Path, ...] = ()
     model: ModelSpec
-    dtype: torch.dtype
-    found: torch.dtype | None
+    dtype: ElementType
+    found: ElementType | None
     iteration: int = 1
     layout: ParallelLayout | None = None
     grouped_gemm: bool = False
@@ -76,7 +76,7 @@ class Opened:
             model=self.model,
             layout=self.layout,
             grouped_gemm=self.grouped_gemm,
-            dtype=None if self.found is None else dtype_text(self.found),
+            dtype=None if self.found is None else self.found.name,
             tensors=tensors,
         )
 
@@ -96,7 +96,7 @@ class Opened:
         )
 
 
-def opened_hf(weights: HfWeights, *, dtype: torch.dtype) -> Opened:
+def opened_hf(weights: HfWeights, *, dtype: ElementType) -> Opened:
     source = Prepared(weights, dtype=dtype, folder=weights.folder)
     return Opened(source=source, folder=weights.folder, model=weights.model, dtype=dtype, found=weights.dtype)
 
@@ -104,7 +104,7 @@ def opened_hf(weights: HfWeights, *, dtype: torch.dtype) -> Opened:
 def opened_mg(
     checkpoint: McoreCheckpoint,
     *,
-    dtype: torch.dtype,
+    dtype: ElementType,
     extra: tuple[Path, ...] = (),
     adapter: McoreCheckpoint | None = None,
     adapter_extra: tuple[Path, ...] = (),

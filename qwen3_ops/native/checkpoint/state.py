@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from qwen3_ops.errors import BadInput
+from qwen3_ops.native.checkpoint.dtypes import ElementType
 from qwen3_ops.native.checkpoint.sharding import Runs
-from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
+from qwen3_ops.native.checkpoint.tensor_spec import Bits, TensorSpec
 from qwen3_ops.native.checkpoint.whole import Whole
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class LazyState(Mapping[str, Tensor]):
+
+class LazyState(Mapping[str, "Tensor"]):
     """Whole tensors under mcore names with global layer numbers; only the one asked for is in memory."""
 
     def __init__(self, names: Iterable[str], load: Callable[[str], Tensor]) -> None:
@@ -65,13 +68,20 @@ class Source(Protocol):
         """The stored tensors that the original side of ``make(name)`` is made of."""
 
 
-def refuse_nan(name: str, first: int, rows: Tensor, *, source: object) -> None:
-    """Raises BadInput when ``rows`` of the tensor, which begin with row ``first``, hold NaN."""
-    if torch.isnan(rows.sum()):  # a sum keeps NaN; inf - inf makes one too, so the exact count decides
-        count = int(torch.isnan(rows).sum())
+def refuse_not_finite(name: str, dtype: ElementType, first: int, rows: Bits, *, source: object) -> None:
+    """Raises BadInput when ``rows`` of the tensor, which begin with row ``first``, hold NaN or infinity.
+
+    Read as unsigned integers these are the largest numbers; as signed ones, the largest of those without a sign.
+    """
+    sign = 1 << (8 * dtype.itemsize - 1)
+    if not rows.size or (int(rows.max()) < dtype.infinity + sign and int(rows.view(dtype.signed).max()) < dtype.infinity):
+        return
+    magnitudes = rows & (sign - 1)
+    for what, found in (("NaN", magnitudes > dtype.infinity), ("infinity", magnitudes == dtype.infinity)):
+        count = int(np.count_nonzero(found))
         if count:
             value = f"{name}, {count} in rows {first} to {first + len(rows) - 1}"
-            raise BadInput("weights hold NaN", value=value, source=source, remedy="Use an older checkpoint.")
+            raise BadInput(f"weights hold {what}", value=value, source=source, remedy="Use an older checkpoint.")
 
 
 def check_names(found: Iterable[str], expected: Iterable[str], *, source: object) -> None:

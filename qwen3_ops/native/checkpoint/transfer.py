@@ -11,16 +11,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import pairwise
+from math import prod
 from typing import NamedTuple, Protocol
 
-import torch
 from blake3 import blake3
-from torch import Tensor
 
 from qwen3_ops.native.checkpoint.placed_file import Sink
 from qwen3_ops.native.checkpoint.sharding import Runs
 from qwen3_ops.native.checkpoint.state import Part, Source
-from qwen3_ops.native.checkpoint.tensor_spec import as_bytes
+from qwen3_ops.native.checkpoint.tensor_spec import Bits, as_bytes
 from qwen3_ops.native.checkpoint.whole import Whole
 
 _MAX_THREADS = 4  # each has a whole tensor mapped; more only wait for the disk
@@ -119,7 +118,7 @@ def _do(job: Job, source: Source, open_sink: Callable[[Part], Sink] | None, reco
             for part in results:
                 recorder.result(part, *after.of(part))
             recorder.link(name, sources, results)
-        nbytes += torch.Size(whole.shape).numel() * whole.dtype.itemsize
+        nbytes += prod(whole.shape) * whole.dtype.itemsize
     for sink in sinks:
         sink.close()
     return nbytes
@@ -132,7 +131,7 @@ def _steps(whole: Whole, parts: Sequence[Part]) -> Iterator[tuple[int, int]]:
         yield 0, rows
         return
     cuts = {end for part in parts if part.runs.axis == 0 for span in part.runs.spans for end in span}
-    size = max(1, _STEP // max(1, torch.Size(whole.shape[1:]).numel() * whole.dtype.itemsize))
+    size = max(1, _STEP // max(1, prod(whole.shape[1:]) * whole.dtype.itemsize))
     for begin, end in pairwise(sorted(cuts | {0, rows})):
         yield from ((start, min(start + size, end)) for start in range(begin, end, size))
 
@@ -140,14 +139,14 @@ def _steps(whole: Whole, parts: Sequence[Part]) -> Iterator[tuple[int, int]]:
 class _Block:
     """Some rows of a whole tensor, from row ``first`` on, and the bytes of what parts have of them."""
 
-    def __init__(self, rows: Tensor, first: int) -> None:
+    def __init__(self, rows: Bits, first: int) -> None:
         self.first, self.end, self._rows = first, first + len(rows), rows
         self._columns: dict[Runs, memoryview] = {}
 
     def pieces(self, part: Part) -> Iterator[memoryview]:
         """Front to back."""
         if part.slot is not None:
-            yield as_bytes(part.runs.take(self._rows).t())
+            yield as_bytes(part.runs.take(self._rows).T)
         elif part.runs.axis == 1:
             yield self.columns(part.runs)
         else:
@@ -191,12 +190,12 @@ class _Digests:
     def of(self, part: Part) -> tuple[str, Blocks]:
         """The axis along which the part's blocks lie, and the blocks."""
         if part.slot is not None:
-            return "elements", [(torch.Size(part.runs.shape(self._shape)).numel(), self._grouped[part].hexdigest())]
+            return "elements", [(prod(part.runs.shape(self._shape)), self._grouped[part].hexdigest())]
         spans = part.runs.spans if part.runs.axis == self._axis else ((0, self._shape[self._axis]),)
         inside = [(begin, end) for start, stop in spans for begin, end in self._blocks if start <= begin and end <= stop]
         return "columns" if self._axis else "rows", [(end - begin, self._blocks[begin, end].hexdigest()) for begin, end in inside]
 
 
-def digest(tensor: Tensor) -> str:
-    """BLAKE3 of the tensor's bytes, in hexadecimal."""
-    return blake3(as_bytes(tensor)).hexdigest()
+def digest(bits: Bits) -> str:
+    """BLAKE3 of a tensor's bytes, in hexadecimal."""
+    return blake3(as_bytes(bits)).hexdigest()

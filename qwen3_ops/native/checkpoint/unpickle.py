@@ -7,7 +7,7 @@ given (the BUILD instruction), so that every stand-in is immutable to it. Tensor
 descriptions (`StoredTensor`), no weight is touched. numpy arrays (``rng_state``) come out as
 `OPAQUE`: nothing here needs them, and numpy trusts the state that a pickle gives it.
 
-Neither megatron nor numpy needs to be installed.
+Neither megatron nor torch needs to be installed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from enum import Enum
 from math import prod
 from typing import Any, NamedTuple
 
-import torch
-
-from qwen3_ops.native.checkpoint.dtypes import STORAGE_CLASSES
+from qwen3_ops.native.checkpoint.dtypes import STORAGE_CLASSES, ElementType
 
 
 class ModelType(Enum):
@@ -40,7 +38,7 @@ class StoredTensor(NamedTuple):
     """A tensor as the pickle describes it: ``offset`` and ``stride`` in elements of its storage."""
 
     storage: str
-    dtype: torch.dtype
+    dtype: ElementType
     storage_numel: int
     offset: int
     shape: tuple[int, ...]
@@ -67,12 +65,12 @@ OPAQUE = Opaque()
 
 class _Storage(NamedTuple):
     key: str
-    dtype: torch.dtype
+    dtype: ElementType
     numel: int
 
 
 class _StorageClass(NamedTuple):
-    dtype: torch.dtype
+    dtype: ElementType
 
 
 class _Callable:
@@ -126,7 +124,7 @@ _ADMITTED: dict[tuple[str, str], object] = {
     ("megatron.core.enums", "ModelType"): _Callable(ModelType),
     ("torch._utils", "_rebuild_tensor_v2"): _Callable(_rebuild_tensor),
     **{("torch", name): _StorageClass(dtype) for name, dtype in STORAGE_CLASSES.items()},
-    **{("torch", str(dtype).removeprefix("torch.")): dtype for dtype in STORAGE_CLASSES.values()},
+    **{("torch", dtype.name): dtype for dtype in STORAGE_CLASSES.values()},
     # --noop-layers of a training run
     ("builtins", "set"): _Callable(set),
     ("__builtin__", "set"): _Callable(set),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from math import prod
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from qwen3_ops.artifacts import Kind, staged_folder
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.model import ModelSpec
 from qwen3_ops.native.checkpoint import peft_adapter
-from qwen3_ops.native.checkpoint.certificate import Certificate, CertificateRecorder, Side, dtype_text
-from qwen3_ops.native.checkpoint.dtypes import TORCH_DTYPES, dtype_name
+from qwen3_ops.native.checkpoint.certificate import Certificate, CertificateRecorder, Side
+from qwen3_ops.native.checkpoint.dtypes import WEIGHTS, ElementType, dtype_name
 from qwen3_ops.native.checkpoint.flags import FLAGS, MODEL_TYPES
 from qwen3_ops.native.checkpoint.hf import HfWeights, write_config, write_planned, write_weights
 from qwen3_ops.native.checkpoint.lora import check_fit, settings_of
@@ -40,16 +39,18 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
         Infrastructure: the disk is too small.
     """
     _check_type(flags)
-    with _one_thread_each():
-        if flags.save_lora_to_hf:
-            return _adapter_to_hf(flags, ctx)
-        opened = _open_hf(flags, ctx) if flags.load_model_type == "hf" else _open_mg(flags, ctx)
+    if flags.save_lora_to_hf:
+        return _adapter_to_hf(flags, ctx)
+    opened = _open_hf(flags, ctx) if flags.load_model_type == "hf" else _open_mg(flags, ctx)
+    with nullcontext() if opened.merging is None and opened.found == opened.dtype else _one_thread_each():
         return _to_hf(opened, flags, ctx) if flags.save_model_type == "hf" else _to_mcore(opened, flags, ctx)
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Tensors are worked on side by side; torch's own threads would only disturb."""
+    """Where values change, torch computes them: tensors side by side, so that its own threads would only disturb."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -128,10 +129,10 @@ def _check_experts(flags: FLAGS, model: ModelSpec) -> None:
         raise BadInput("a dense model has no experts to group", source="--moe-grouped-gemm")
 
 
-def _dtype(flags: FLAGS, found: torch.dtype | None, ctx: Context) -> torch.dtype:
+def _dtype(flags: FLAGS, found: ElementType | None, ctx: Context) -> ElementType:
     """``--params-dtype``, else the source's own; MindSpeed-LLM's default is fp16, whatever the source."""
     if flags.params_dtype is not None:
-        return TORCH_DTYPES[flags.params_dtype]
+        return WEIGHTS[flags.params_dtype]
     if found is None:
         raise BadInput("the weights have several dtypes", value=flags.load_dir, remedy="Choose one with --params-dtype.")
     ctx.events.log(f"no --params-dtype: the weights stay {dtype_name(found)}, as in {flags.load_dir}")
@@ -165,7 +166,7 @@ def _to_mcore(opened: Opened, flags: FLAGS, ctx: Context) -> Outcome:
         model=opened.model.model_copy(update={"padded_vocab_size": rows}),
         layout=layout,
         grouped_gemm=grouped,
-        dtype=dtype_text(opened.dtype),
+        dtype=opened.dtype.name,
         tensors=recorder.tensors("result"),
     )
     certified = _certify(flags.save_dir, opened, result, recorder)
@@ -182,7 +183,7 @@ def _to_hf(opened: Opened, flags: FLAGS, ctx: Context) -> Outcome:
         write_weights(folder, opened.source, model=model, dtype=opened.dtype, recorder=recorder, progress=bar.advance)
         _check_merge(opened, ctx)
         write_config(folder, base=flags.hf_cfg_dir, dtype=opened.dtype)
-    result = Side(type="hf", path=HF_FOLDER, model=model, dtype=dtype_text(opened.dtype), tensors=recorder.tensors("result"))
+    result = Side(type="hf", path=HF_FOLDER, model=model, dtype=opened.dtype.name, tensors=recorder.tensors("result"))
     certified = _certify(flags.save_dir, opened, result, recorder)
     return _outcome("hf_model", opened, {"model": HF_FOLDER}, certified)
 
@@ -200,7 +201,7 @@ def _adapter_to_hf(flags: FLAGS, ctx: Context) -> Outcome:
     with staged_folder(flags.save_dir / HF_FOLDER) as folder:
         write_planned(folder, plan, Prepared(adapter, dtype=opened.dtype, folder=adapter.folder), recorder=recorder)
         peft_adapter.write_config(folder, settings=settings, plan=plan, base_model=flags.hf_cfg_dir)
-    result = Side(type="peft", path=HF_FOLDER, model=adapter.model, dtype=dtype_text(opened.dtype), tensors=recorder.tensors("result"))
+    result = Side(type="peft", path=HF_FOLDER, model=adapter.model, dtype=opened.dtype.name, tensors=recorder.tensors("result"))
     _certify(flags.save_dir, opened, result, recorder)
     lora = {"lora_r": settings.r, "lora_alpha": settings.alpha, "lora_target_modules": list(settings.target_modules)}
     return Outcome(
@@ -246,8 +247,8 @@ def _model_of_config(folder: Path, source: ModelSpec) -> ModelSpec:
     return model
 
 
-def _nbytes(model: ModelSpec, dtype: torch.dtype) -> int:
-    return sum(torch.Size(shape_of(name, model)).numel() for name in base_names(model)) * dtype.itemsize
+def _nbytes(model: ModelSpec, dtype: ElementType) -> int:
+    return sum(prod(shape_of(name, model)) for name in base_names(model)) * dtype.itemsize
 
 
 def _outcome(kind: Kind, opened: Opened, facts: Mapping[str, Any], certified: frozenset[str]) -> Outcome:

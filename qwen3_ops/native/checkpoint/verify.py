@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
+import numpy as np
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint import peft_adapter
 from qwen3_ops.native.checkpoint.certificate import Certificate, CertificateRecorder, Side, TensorRecord, read_certificate
-from qwen3_ops.native.checkpoint.dtypes import as_torch_dtype
+from qwen3_ops.native.checkpoint.dtypes import WEIGHTS
 from qwen3_ops.native.checkpoint.hf import HfWeights, plan_weights
 from qwen3_ops.native.checkpoint.lora import LoraSettings
 from qwen3_ops.native.checkpoint.mcore_reader import VOCABULARY, open_checkpoint
@@ -100,18 +100,18 @@ def _digested(file: RankFile | SafetensorsFile, ref: str, like: TensorRecord | N
         return None
     key = ref.partition(":")[2]
     if isinstance(file, SafetensorsFile):
-        tensor = file.tensor(key)
+        dtype, bits = file.specs[key].dtype, file.tensor(key)
     else:
-        chunk, _, inner = key.rpartition("/")
-        tensor = file.tensor(int(chunk.removeprefix("model") or 0), inner)
+        prefix, _, inner = key.rpartition("/")
+        chunk = int(prefix.removeprefix("model") or 0)
+        dtype, bits = file.stored(chunk, inner).dtype, file.tensor(chunk, inner)
     sizes = [size for size, _ in like.blocks]
-    flat = tensor.reshape(-1) if like.axis == "elements" else tensor
+    flat = bits.reshape(-1) if like.axis == "elements" else bits
     axis = 1 if like.axis == "columns" else 0
     if sum(sizes) != flat.shape[axis]:
         return None
-    blocks = tuple((size, digest(piece)) for size, piece in zip(sizes, torch.split(flat, sizes, dim=axis), strict=True))
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return TensorRecord(dtype=dtype, shape=tuple(tensor.shape), axis=like.axis, blocks=blocks)
+    blocks = tuple((size, digest(piece)) for size, piece in zip(sizes, np.split(flat, np.cumsum(sizes)[:-1], axis=axis), strict=True))
+    return TensorRecord(dtype=dtype.name, shape=bits.shape, axis=like.axis, blocks=blocks)
 
 
 def _round_trip(folder: Path, certificate: Certificate) -> str:
@@ -172,7 +172,7 @@ def _again(certificate: Certificate, source: Path | None, adapter: Path | None) 
 
 def _open(side: Side, folder: Path, certificate: Certificate, *, adapter: Path | None = None) -> Opened:
     """A side of the conversion as a source; with ``adapter`` merged into it."""
-    dtype, merge = as_torch_dtype(certificate.params_dtype), certificate.merge
+    dtype, merge = WEIGHTS[certificate.params_dtype], certificate.merge
     if side.type == "hf":
         return opened_hf(HfWeights(folder, model_type=side.model.model_type), dtype=dtype)
     extra = tuple(map(Path, side.extra))

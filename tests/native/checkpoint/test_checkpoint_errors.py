@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
 from pathlib import Path
@@ -13,7 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout
+from qwen3_ops.native.checkpoint.dtypes import element_type
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker, write_checkpoint
+from qwen3_ops.native.checkpoint.state import refuse_not_finite
+from qwen3_ops.native.checkpoint.tensor_spec import as_bits
 
 TRACKER = "latest_checkpointed_iteration.txt"
 RANK = "iter_0000001/mp_rank_01_001/model_optim_rng.pt"
@@ -148,6 +152,23 @@ def test_wrong_shape(hf, tmp_path, convert):
 def test_nan(hf, tmp_path, convert):
     edit_weights(hf, lambda tensors: tensors["model.layers.3.mlp.up_proj.weight"][0, 0].fill_(float("nan")))
     refused(convert, tmp_path / "out", "weights hold NaN", load="hf", save="mg", load_dir=hf)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("value", "what"), [(math.nan, "NaN"), (-math.nan, "NaN"), (math.inf, "infinity"), (-math.inf, "infinity")])
+def test_values_that_are_not_finite(dtype, value, what):
+    weights = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    weights[1, :2] = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min])
+    refuse_not_finite("w", element_type(dtype), 10, as_bits(weights), source="here")
+    weights[2, 3] = weights[4, 6] = value
+    with pytest.raises(BadInput, match=f"weights hold {what}") as caught:
+        refuse_not_finite("w", element_type(dtype), 10, as_bits(weights), source="here")
+    assert caught.value.value == "w, 2 in rows 10 to 14"
+
+
+def test_infinity(hf, tmp_path, convert):
+    edit_weights(hf, lambda tensors: tensors["lm_head.weight"][0, 0].fill_(-math.inf))
+    refused(convert, tmp_path / "out", "weights hold infinity", load="hf", save="mg", load_dir=hf)
 
 
 def test_several_dtypes_need_a_choice(hf, tmp_path, convert):

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
+from qwen3_ops.native.checkpoint.dtypes import bfloat16
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, write_checkpoint
 from qwen3_ops.native.checkpoint.rank_file import RankFile
 from qwen3_ops.native.checkpoint.unpickle import ModelType
@@ -54,7 +54,7 @@ def test_uneven_and_expert_layouts(case, golden, tmp_path, convert, manifest, as
     assert_equals_manifest(tmp_path / "mg", manifest(case))
     for file, rank in manifest(case)["ranks"].items():
         args = RankFile(tmp_path / "mg" / file).args
-        expected = {**rank["args"], "rotary_base": 1_000_000, "params_dtype": torch.bfloat16}
+        expected = {**rank["args"], "rotary_base": 1_000_000, "params_dtype": bfloat16}
         assert {name: getattr(args, name) for name in expected} == expected
     kind = layout.get("model_type_hf", "qwen3")
     convert(load="mg", save="hf", load_dir=tmp_path / "mg", save_dir=tmp_path / "hf", hf_cfg_dir=hf, model_type_hf=kind)
@@ -66,7 +66,7 @@ def test_args_are_what_megatron_reads(golden, tmp_path, convert, manifest):
     for file, rank in manifest("mg_tp2pp4")["ranks"].items():
         args = RankFile(tmp_path / file).args
         assert args.model_type is ModelType.encoder_or_decoder
-        expected = {**rank["args"], "rotary_base": 1_000_000, "params_dtype": torch.bfloat16}  # the real tool leaves 10000 there
+        expected = {**rank["args"], "rotary_base": 1_000_000, "params_dtype": bfloat16}  # the real tool leaves 10000 there
         assert {name: getattr(args, name) for name in expected} == expected
 
 

@@ -56,13 +56,17 @@ def layouts(draw: st.DrawFn, config: dict[str, object]) -> dict[str, object]:
     if experts is not None:
         flags |= {"target_expert_parallel_size": draw(st.sampled_from([1, 2])), "model_type_hf": "qwen3-moe"}
         flags |= {"moe_grouped_gemm": ()} if draw(st.booleans()) else {"no_moe_grouped_gemm": ()}
-    kind = draw(st.sampled_from(["even", "list", "no-op", "virtual"]))
+    kind = draw(st.sampled_from(["even", "list", "no-op", "virtual", "no-op and virtual"]))
     if kind == "list" and layers > 1:
         cut = draw(st.integers(1, layers - 1))
         return {**flags, "pp": 2, "num_layer_list": f"{cut},{layers - cut}"}
     if kind == "no-op":
         positions = draw(st.lists(st.integers(0, 5), min_size=6 - layers, max_size=6 - layers, unique=True))
         return {**flags, "pp": draw(st.sampled_from([1, 2, 3])), "noop_layers": ",".join(map(str, positions))}
+    if kind == "no-op and virtual":
+        positions = draw(st.lists(st.integers(0, 7), min_size=8 - layers, max_size=8 - layers, unique=True))
+        chunk = draw(st.sampled_from([1, 2]))
+        return {**flags, "pp": 2, "noop_layers": ",".join(map(str, positions)), "num_layers_per_virtual_pipeline_stage": chunk}
     if kind == "virtual" and layers == 4:
         return {**flags, "pp": 2, "num_layers_per_virtual_pipeline_stage": 1}
     return {**flags, "pp": draw(st.sampled_from([size for size in range(1, layers + 1) if layers % size == 0]))}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from qwen3_ops.layout import ParallelLayout
+from qwen3_ops.native.checkpoint import dtypes
 from qwen3_ops.native.checkpoint.hf import write_weights
-from qwen3_ops.native.checkpoint.lora import merge
 from qwen3_ops.native.checkpoint.mcore import open_checkpoint, read_tracker, write_checkpoint
+from qwen3_ops.native.checkpoint.merge import merge
 from qwen3_ops.native.checkpoint.sharding import shard_runs
 from qwen3_ops.native.checkpoint.whole import Piece, join
 
@@ -55,10 +57,11 @@ def test_resharding_there_and_back(tmp_path, make_hf, convert):
     "name", ["decoder.layers.0.mlp.linear_fc1.weight", "decoder.layers.3.self_attention.linear_proj.lora_A.default.weight"]
 )
 def test_assembling_undoes_cutting(name):
-    tensor = torch.arange(24 * 8).view(24, 8)
-    shards = [(runs, runs.take(tensor)) for runs in shard_runs(name, (24, 8), 4)]
-    assert [shard.numel() for _, shard in shards] == [48] * 4
-    assert torch.equal(join((24, 8), [Piece.of(*shard) for shard in shards]).full(), tensor)
+    bits = np.arange(24 * 8, dtype=np.uint32).reshape(24, 8)
+    shards = [(runs, runs.take(bits)) for runs in shard_runs(name, (24, 8), 4)]
+    assert [shard.size for _, shard in shards] == [48] * 4
+    whole = join((24, 8), [Piece.of(*shard, dtypes.float32) for shard in shards])
+    assert np.array_equal(whole.rows(0, 24).result, bits)
 
 
 def test_linear_qkv_is_grouped(tmp_path, make_hf, convert):
@@ -89,7 +92,7 @@ def test_dtype_follows_the_source_and_can_be_changed(tmp_path, make_hf, convert,
     hf = make_hf(dtype=torch.float32)
     convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "fp32")
     assert "no --params-dtype: the weights stay fp32" in capsys.readouterr().out
-    assert open_checkpoint(tmp_path / "fp32").dtype == torch.float32
+    assert open_checkpoint(tmp_path / "fp32").dtype == dtypes.float32
     convert(load="mg", save="hf", load_dir=tmp_path / "fp32", save_dir=tmp_path / "bf16", hf_cfg_dir=hf, params_dtype="bf16")
     out = tmp_path / "bf16" / "mg2hf"
     assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
