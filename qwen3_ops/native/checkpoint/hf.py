@@ -74,7 +74,7 @@ class HfWeights:
         """The whole mcore tensor, in the source's own dtype."""
         pieces = zip(hf_runs(name, self.model), hf_names(name), strict=True)
         return join(
-            shape_of(name, self.model), [Piece(runs, self._spec(hf).dtype, partial(self._files[hf].rows, hf)) for runs, hf in pieces]
+            shape_of(name, self.model), [Piece(runs, self._spec(hf).dtype, partial(self._files[hf].read, hf)) for runs, hf in pieces]
         )
 
     def parts(self, name: str) -> list[Part]:

@@ -44,7 +44,7 @@ class _Place(NamedTuple):
 
 
 class McoreCheckpoint:
-    """A checkpoint, opened and checked; its weights are mapped, not read.
+    """A checkpoint, opened and checked; its weights are not read yet.
 
     Attributes:
         folder: with the tracker.
@@ -135,7 +135,7 @@ class McoreCheckpoint:
         rank = self._ranks[Rank(tp, place.pp, place.ep)]
         dtype = self._part(name, place, tp, runs).spec.dtype
         if place.slot is None:
-            return Piece(runs, dtype, rank.rows(place.chunk, place.key))
+            return Piece(runs, dtype, rank.reader(place.chunk, place.key))
         rows, columns = runs.shape(self.shape(name))
         return Piece.of(runs, rank.tensor(place.chunk, place.key).reshape(place.slots, columns, rows)[place.slot].T, dtype)
 

@@ -12,6 +12,7 @@ rounds on a CPU, so that the result is MindSpeed-LLM's bit for bit:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,7 @@ class Merge:
 
     def __init__(self, a: Tensor, b: Tensor, *, scale: float, precision: MergePrecision) -> None:
         self._a, self._b, self._scale, self._precision, self._dtype = a.float(), b.float(), scale, precision, element_type(b.dtype)
+        self._scale_is_exact = scale >= 1 and math.frexp(scale)[0] == 0.5  # a power of two: to multiply by it rounds nothing
         self._block = max(1, _BLOCK_ELEMENTS // max(1, a.shape[1]))  # rows
         self._product = torch.empty(self._block, a.shape[1])
         self._delta = torch.empty(self._block, a.shape[1], dtype=b.dtype)
@@ -67,7 +69,10 @@ class Merge:
         if self._precision == "fp32":
             result.copy_(product.mul_(self._scale).add_(weight))
         elif weight.dtype == torch.bfloat16:
-            torch.add(weight, delta.copy_(product).mul_(self._scale), out=result)
+            delta.copy_(product)
+            if not self._scale_is_exact:
+                delta.mul_(self._scale)
+            torch.add(weight, delta, alpha=self._scale if self._scale_is_exact else 1, out=result)
         else:
             torch.add(weight, delta.copy_(product.mul_(self._scale)), out=result)
 

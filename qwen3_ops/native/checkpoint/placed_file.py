@@ -1,16 +1,26 @@
-"""Output files whose every byte has its place before the first is written, so that threads may fill them in any order."""
+"""Output files whose every byte has its place before the first is written, so that threads may fill them in any order.
+
+Weights go to the disk past the page cache. Its pages would cost a processor more than digesting what is in them, fresh ones
+on a virtual machine several times as much; they would drive all others out; and at the end they would have to be waited for.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import mmap
 import os
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
-_STEP = 4 << 20  # bytes that are written, and then checksummed while the processor still has them
-_CACHED = 16  # steps of a file that may lie in the page cache before the oldest, by then on the disk, gives way
+_BLOCK = max(4096, mmap.PAGESIZE)  # bytes; writes past the cache begin and end at multiples of it, in memory and in the file
+_BUFFER = 4 << 20  # bytes of a tensor that are collected for one write
+
+Bytes = NDArray[np.uint8]
 
 
 class PlacedFile:
@@ -22,35 +32,58 @@ class PlacedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        self._leaving: deque[tuple[int, int]] = deque()
+        self._cached = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._direct = _open_direct(path)
+        self._buffers: list[Bytes] = []
+
+    def reserve(self, size: int) -> None:
+        """Make the file ``size`` bytes long; to write inside a file is cheaper than to make it longer."""
+        os.ftruncate(self._cached, size)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Through the page cache."""
         view = memoryview(data)
         while view:  # one call writes 2 GiB at most
-            written = os.pwrite(self._descriptor, view, offset)
+            written = os.pwrite(self._cached, view, offset)
             view, offset = view[written:], offset + written
 
+    def write_blocks(self, offset: int, data: memoryview) -> None:
+        """Past the page cache where the file system can; ``data`` is a number of whole blocks."""
+        written = 0
+        if self._direct is not None:
+            try:
+                written = os.pwrite(self._direct, data, offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # blocks of another size than expected
+                    raise
+        self.write(offset + written, data[written:])
+
     def sync(self) -> None:
-        os.fsync(self._descriptor)
+        os.fsync(self._cached)
 
-    def let_go(self, offset: int, size: int) -> None:
-        """Ask the kernel to bring a written range to the disk now, and to forget one written a while ago.
+    def borrow(self) -> Bytes:
+        """A buffer for `write_blocks`, to be given back."""
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return np.frombuffer(mmap.mmap(-1, _BUFFER), np.uint8)
 
-        `sync` finds little left to wait for then, and the pages are used over and over: fresh ones cost a virtual machine
-        several times what it takes to fill them, and a large file would drive all others out of the cache.
-        """
-        if not hasattr(os, "posix_fadvise"):
-            return
-        os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_DONTNEED)  # begins to write what is dirty, drops what is not
-        self._leaving.append((offset, size))
-        if len(self._leaving) > _CACHED:
-            os.posix_fadvise(self._descriptor, *self._leaving.popleft(), os.POSIX_FADV_DONTNEED)
+    def give_back(self, buffer: Bytes) -> None:
+        self._buffers.append(buffer)
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        for descriptor in (self._cached, self._direct):
+            if descriptor is not None and descriptor >= 0:
+                os.close(descriptor)
+        self._cached, self._direct = -1, None
+
+
+def _open_direct(path: Path) -> int | None:
+    flag = getattr(os, "O_DIRECT", None)
+    if flag is not None:
+        with contextlib.suppress(OSError):  # not on every file system
+            return os.open(path, os.O_WRONLY | os.O_CLOEXEC | flag)
+    return None
 
 
 class Sink:
@@ -58,25 +91,47 @@ class Sink:
 
     def __init__(self, file: PlacedFile, offset: int, size: int, done: Callable[[int], None], *, checksum: bool = True) -> None:
         self._file, self._start, self._at, self._end, self._done = file, offset, offset, offset + size, done
-        self._checksum, self._crc, self._kept = checksum, 0, offset
+        self._checksum, self._crc = checksum, 0
+        self._buffer: Bytes | None = None
+        self._base, self._kept = offset - offset % _BLOCK, offset  # where the buffer begins, and what is in it
 
-    def add(self, block: memoryview) -> None:
-        for start in range(0, len(block), _STEP):
-            step = block[start : start + _STEP]
-            self._file.write(self._at, step)
-            if self._checksum:
-                self._crc = crc32(step, self._crc)
-            self._at += len(step)
-            if self._at - self._kept >= _STEP:
-                self._let_go()
+    def add(self, data: memoryview) -> None:
+        if self._checksum:
+            self._crc = crc32(data, self._crc)
+        if self._end - self._start < _BLOCK:
+            self._file.write(self._at, data)
+            self._at = self._kept = self._at + len(data)
+            return
+        if self._buffer is None:
+            self._buffer = self._file.borrow()
+        rest = np.frombuffer(data, np.uint8)
+        while len(rest):
+            place = self._buffer[self._at - self._base :][: len(rest)]
+            place[:] = rest[: len(place)]  # numpy lets other threads run meanwhile
+            rest, self._at = rest[len(place) :], self._at + len(place)
+            if self._at - self._base == len(self._buffer):
+                self._flush(self._buffer)
 
     def close(self) -> None:
         """Raises ValueError unless exactly the announced bytes were added."""
         if self._at != self._end:
             raise ValueError(f"{self._at - self._start} bytes were added where {self._end - self._start} were announced")
-        self._let_go()
+        if self._buffer is not None:
+            self._flush(self._buffer)
+            self._file.give_back(self._buffer)
+            self._buffer = None
         self._done(self._crc)
 
-    def _let_go(self) -> None:
-        self._file.let_go(self._kept, self._at - self._kept)
-        self._kept = self._at
+    def _flush(self, buffer: Bytes) -> None:
+        """Write what the buffer holds: the cache takes what is less than a block at either end, where a neighbour has the rest of it."""
+        begin, end = self._kept - self._base, self._at - self._base
+        first = min(begin + -begin % _BLOCK, end)
+        last = max(end - end % _BLOCK, first)
+        for write, start, stop in (
+            (self._file.write, begin, first),
+            (self._file.write_blocks, first, last),
+            (self._file.write, last, end),
+        ):
+            if start < stop:
+                write(self._base + start, buffer[start:stop].data)
+        self._base, self._kept = self._base + last, self._at

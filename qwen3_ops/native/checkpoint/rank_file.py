@@ -1,4 +1,4 @@
-"""Reading ``model_optim_rng.pt``: torch's zip format, by memory map.
+"""Reading ``model_optim_rng.pt``: torch's zip format, by rows or by memory map.
 
 The format: an uncompressed zip whose entries lie below one folder: ``data.pkl`` (the pickled
 dictionary, each tensor's storage named by a number), ``data/<number>`` (the storage's bytes,
@@ -21,7 +21,7 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.native.checkpoint.mapped_file import MappedFile
+from qwen3_ops.native.checkpoint.tensor_file import TensorFile
 from qwen3_ops.native.checkpoint.tensor_spec import Bits, as_bytes
 from qwen3_ops.native.checkpoint.unpickle import StoredTensor, unpickle
 from qwen3_ops.native.checkpoint.zip_format import LOCAL_HEADER
@@ -32,7 +32,7 @@ ModelChunk = Mapping[str, StoredTensor | None]
 
 
 class RankFile:
-    """One rank's file, opened: everything but the weights is read, the weights are mapped.
+    """One rank's file, opened: everything but the weights is read.
 
     Attributes:
         chunks: the model chunks, key -> description, None for an empty entry; one without virtual stages.
@@ -44,7 +44,7 @@ class RankFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = MappedFile(path)
+            self._file = TensorFile(path)
             with zipfile.ZipFile(path) as archive:
                 self._entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
                 content = unpickle(archive.read(self._entry("data.pkl")))
@@ -78,23 +78,24 @@ class RankFile:
         if stored.storage not in self._checked:
             self._checksum(key, stored).add(0, flat)
         strides = tuple(step * flat.itemsize for step in stored.stride)
-        return np.ndarray(stored.shape, flat.dtype, flat, stored.offset * flat.itemsize, strides)
+        view: Bits = np.ndarray(stored.shape, flat.dtype, flat, stored.offset * flat.itemsize, strides)
+        return view
 
-    def rows(self, chunk: int, key: str) -> Callable[[int, int], Bits]:
-        """What maps ``count`` of the tensor's rows from ``first`` on; to be called front to back.
+    def reader(self, chunk: int, key: str) -> Callable[[int, Bits], Bits]:
+        """What fills an array with the tensor's rows from a given one on; to be called front to back.
 
         Raises BadInput with the last row when the bytes differ from the file's checksum.
         """
         stored = self.stored(chunk, key)
-        if stored.storage in self._checked or not stored.is_storage:
-            return lambda first, count: self.tensor(chunk, key)[first : first + count]
-        start, checksum, width = self._start(key, stored), self._checksum(key, stored), stored.shape[1:]
-        size = prod(width)
+        if not stored.is_storage:
+            whole = self.tensor(chunk, key)
+            return lambda first, rows: whole[first : first + len(rows)]
+        start, checksum, size = self._start(key, stored), self._checksum(key, stored), prod(stored.shape[1:]) * stored.dtype.itemsize
 
-        def read(first: int, count: int) -> Bits:
-            offset = start + first * size * stored.dtype.itemsize
-            rows = self._file.tensor(offset, dtype=stored.dtype, numel=count * size).reshape(count, *width)
-            checksum.add(first, rows)
+        def read(first: int, rows: Bits) -> Bits:
+            self._file.fill(rows, start + first * size)
+            if stored.storage not in self._checked:
+                checksum.add(first, rows)
             return rows
 
         return read

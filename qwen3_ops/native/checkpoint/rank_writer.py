@@ -45,6 +45,7 @@ class RankFileWriter:
             self._add(name, data)
         keys = ((number, key, spec) for number, chunk in enumerate(chunks) for key, spec in chunk.items() if spec is not None)
         self._slots = {(chunk, key): self._place(f"data/{index}", spec.nbytes) for index, (chunk, key, spec) in enumerate(keys)}
+        self._file.reserve(self._records[-1].end)
 
     def open(self, chunk: int, key: str) -> Sink:
         """Where the tensor's bytes go."""

@@ -1,4 +1,4 @@
-"""safetensors files: mapped for reading, written tensor by tensor in any order.
+"""safetensors files: read by rows or mapped, written tensor by tensor in any order.
 
 The format: 8 bytes length of the header (little-endian), the header (JSON: name -> dtype, shape,
 ``data_offsets``), then the tensors. Written as the library writes it: the names sorted, the
@@ -16,8 +16,8 @@ from typing import Any
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.dtypes import SAFETENSORS_DTYPES
-from qwen3_ops.native.checkpoint.mapped_file import MappedFile
 from qwen3_ops.native.checkpoint.placed_file import PlacedFile, Sink
+from qwen3_ops.native.checkpoint.tensor_file import TensorFile
 from qwen3_ops.native.checkpoint.tensor_spec import Bits, TensorSpec
 
 _LENGTH = struct.Struct("<Q")
@@ -25,7 +25,7 @@ _MAX_HEADER = 100_000_000  # bytes; the library's own limit
 
 
 class SafetensorsFile:
-    """One file, opened: the header is read and checked, the tensors are mapped.
+    """One file, opened: the header is read and checked.
 
     Raises:
         BadInput: missing, truncated, damaged, or of a dtype that no weight has.
@@ -34,7 +34,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = MappedFile(path)
+            self._file = TensorFile(path)
             (length,) = _LENGTH.unpack(self._file.read(0, _LENGTH.size))
             self._start = _LENGTH.size + length
             if length > _MAX_HEADER or self._start > self._file.size:
@@ -56,12 +56,11 @@ class SafetensorsFile:
         spec, start = self._entries[name]
         return self._file.tensor(start, dtype=spec.dtype, numel=spec.numel).reshape(spec.shape)
 
-    def rows(self, name: str, first: int, count: int) -> Bits:
-        """``count`` of the tensor's rows, mapped."""
+    def read(self, name: str, first: int, rows: Bits) -> Bits:
+        """Fill ``rows`` with those of the tensor from ``first`` on."""
         spec, start = self._entries[name]
-        width = spec.shape[1:]
-        size = prod(width)
-        return self._file.tensor(start + first * size * spec.dtype.itemsize, dtype=spec.dtype, numel=count * size).reshape(count, *width)
+        self._file.fill(rows, start + first * prod(spec.shape[1:]) * spec.dtype.itemsize)
+        return rows
 
     def _entry(self, name: str, entry: Any) -> tuple[TensorSpec, int]:
         dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
@@ -102,6 +101,7 @@ class SafetensorsWriter:
         self._places = {name: (start + entry["data_offsets"][0], specs[name].nbytes) for name, entry in header.items() if name in specs}
         self._written: set[str] = set()
         self._file = PlacedFile(path)
+        self._file.reserve(start + end)
         self._file.write(0, _LENGTH.pack(len(text)) + text)
 
     def open(self, name: str) -> Sink:

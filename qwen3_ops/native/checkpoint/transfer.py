@@ -8,6 +8,7 @@ digest serves both, and the certificate shows by equal digests which part went w
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import pairwise
@@ -22,7 +23,8 @@ from qwen3_ops.native.checkpoint.state import Part, Source
 from qwen3_ops.native.checkpoint.tensor_spec import Bits, as_bytes
 from qwen3_ops.native.checkpoint.whole import Whole
 
-_MAX_THREADS = 4  # each has a whole tensor mapped; more only wait for the disk
+_MAX_COMPUTING = 4  # threads; more only wait for the disk
+_MAX_WRITING = 2  # threads that wait for the disk meanwhile
 _STEP = 1 << 20  # bytes that go through everything while a processor's cache has them
 
 Blocks = list[tuple[int, str]]
@@ -67,7 +69,8 @@ def transfer(
         open_sink: where a part is written; None: only digest.
         progress: called with the bytes of each whole tensor, in this thread.
     """
-    threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(_MAX_COMPUTING, cores) + (0 if open_sink is None else _MAX_WRITING)
     with ThreadPoolExecutor(threads) as pool:
         pending: set[Future[int]] = set()
         try:
@@ -176,16 +179,22 @@ class _Digests:
         ends = {end for runs in plain if runs.axis == self._axis for span in runs.spans for end in span}
         cuts = sorted(ends | {0, self._shape[self._axis]})
         self._blocks = {span: blake3() for span in pairwise(cuts)} if plain else {}
+        self._left = deque(self._blocks)  # rows of which more may come
 
     def add(self, block: _Block) -> None:
         for part, digest in self._grouped.items():
             for piece in block.pieces(part):
                 digest.update(piece)
-        for (begin, end), digest in self._blocks.items():
-            if self._axis:
-                digest.update(block.columns(Runs(1, ((begin, end),))))
-            elif max(begin, block.first) < min(end, block.end):
-                digest.update(block.rows(begin, end))
+        if self._axis:
+            for span, digest in self._blocks.items():
+                digest.update(block.columns(Runs(1, (span,))))
+            return
+        while self._left and self._left[0][0] < block.end:
+            begin, end = self._left[0]
+            self._blocks[begin, end].update(block.rows(begin, end))
+            if end > block.end:
+                return
+            self._left.popleft()
 
     def of(self, part: Part) -> tuple[str, Blocks]:
         """The axis along which the part's blocks lie, and the blocks."""

@@ -1,12 +1,13 @@
 """Whole tensors on their way from a source to a result, a few rows at a time.
 
-Nothing is made as a whole: some rows are taken from the source's maps, changed where a conversion changes
+Nothing is made as a whole: some rows are read from the source, changed where a conversion changes
 values, and used for everything (checks, digests, files) while the processor's cache still has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,7 +43,7 @@ class Whole(NamedTuple):
     rows: Callable[[int, int], Rows]
 
     def tensor(self) -> Tensor:
-        """The result in one piece; a view where it lies so in a file."""
+        """The result in one piece."""
         return as_tensor(self.rows(0, self.shape[0]).result, self.dtype)
 
     def checked(self, check: Callable[[int, Bits], None]) -> Whole:
@@ -79,9 +80,8 @@ class Whole(NamedTuple):
             if missing <= 0:
                 return made
             kept = max(last - begin, 0)
-            sides = made[:1] if made.original is made.result else made
-            sides = [np.concatenate([side[:kept], np.repeat(side[-1:], missing, axis=0)]) for side in sides]
-            return Rows(sides[0], sides[-1])
+            original, result = (np.concatenate([side[:kept], np.repeat(side[-1:], missing, axis=0)]) for side in made)
+            return Rows(original, result)
 
         return self._replace(shape=(count, *self.shape[1:]), rows=rows)
 
@@ -90,59 +90,80 @@ class Piece(NamedTuple):
     """A stored tensor, or a slice of one, as a part of a whole tensor.
 
     Attributes:
-        rows: gives those from ``first`` on, ``count`` of them.
+        read: gives the rows from a first one on, as many as the array that it is given has, which it fills unless they are in memory.
     """
 
     runs: Runs
     dtype: ElementType
-    rows: Callable[[int, int], Bits]
+    read: Callable[[int, Bits], Bits]
 
     @classmethod
     def of(cls, runs: Runs, bits: Bits, dtype: ElementType) -> Piece:
-        return cls(runs, dtype, lambda first, count: bits[first : first + count])
+        return cls(runs, dtype, lambda first, rows: bits[first : first + len(rows)])
+
+
+class _Scratch:
+    """Memory that is used over and over: what was taken before is overwritten."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def take(self, shape: tuple[int, ...], dtype: ElementType) -> Bits:
+        size = prod(shape) * dtype.itemsize
+        if len(self._bytes) < size:
+            self._bytes = np.empty(size, np.uint8)
+        return self._bytes[:size].view(dtype.unsigned).reshape(shape)
 
 
 def join(shape: tuple[int, ...], pieces: Sequence[Piece]) -> Whole:
-    """The whole tensor of ``pieces``, the inverse of `Runs.take`; rows that lie together in one piece are not copied."""
+    """The whole tensor of ``pieces``, the inverse of `Runs.take`; rows that lie together in one piece are copied once, from its file."""
     alike = len({piece.dtype for piece in pieces}) == 1
     dtype = pieces[0].dtype if alike else float32
-    scratch: list[Bits] = []
+    joined, columns = _Scratch(), _Scratch()
 
     def rows(begin: int, end: int) -> Rows:
         for piece in pieces:
-            found = _within(piece, begin, end)
-            if found is not None:
+            first = _within(piece.runs, begin, end)
+            if first is not None:
+                found = piece.read(first, joined.take((end - begin, *shape[1:]), piece.dtype))
                 return Rows(found, converted(found, piece.dtype, dtype))
-        if not scratch or len(scratch[0]) < end - begin:
-            scratch[:] = [np.empty((end - begin, *shape[1:]), dtype.unsigned)]
-        block = scratch[0][: end - begin]
+        block = joined.take((end - begin, *shape[1:]), dtype)
         for piece in pieces:
-            _lay(piece, begin, block, dtype)
+            lay = _lay_columns if piece.runs.axis else _lay_rows
+            lay(piece, begin, block, dtype, columns)
         return Rows(block, block)
 
     return Whole(shape, dtype, alike, rows)
 
 
-def _within(piece: Piece, begin: int, end: int) -> Bits | None:
-    """Whole rows that ``piece`` holds, one behind the other."""
+def _within(runs: Runs, begin: int, end: int) -> int | None:
+    """Where the rows ``begin`` to ``end`` of a whole tensor begin in a stored one that holds them one behind the other."""
     at = 0
-    for start, stop in piece.runs.spans if piece.runs.axis == 0 else ():
+    for start, stop in runs.spans if runs.axis == 0 else ():
         if start <= begin and end <= stop:
-            return piece.rows(at + begin - start, end - begin)
+            return at + begin - start
         at += stop - start
     return None
 
 
-def _lay(piece: Piece, first: int, block: Bits, dtype: ElementType) -> None:
-    """Copy what ``piece`` has of the rows from ``first`` on to its place in ``block``."""
-    columns = piece.runs.axis == 1
-    taken = converted(piece.rows(first, len(block)), piece.dtype, dtype) if columns else None
+def _lay_rows(piece: Piece, first: int, block: Bits, dtype: ElementType, scratch: _Scratch) -> None:
+    """Fill those rows of ``block``, which begins with row ``first`` of the whole tensor, that ``piece`` has."""
     at = 0
     for start, stop in piece.runs.spans:
-        if taken is not None:
-            block[:, start:stop] = taken[:, at : at + stop - start]
-        else:
-            begin, end = max(start, first), min(stop, first + len(block))
-            if begin < end:
-                block[begin - first : end - first] = converted(piece.rows(at + begin - start, end - begin), piece.dtype, dtype)
+        begin, end = max(start, first), min(stop, first + len(block))
+        if begin < end:
+            place = block[begin - first : end - first]
+            wanted = place if piece.dtype == dtype else scratch.take(place.shape, piece.dtype)
+            found = piece.read(at + begin - start, wanted)
+            if found is not place:
+                place[:] = converted(found, piece.dtype, dtype)
+        at += stop - start
+
+
+def _lay_columns(piece: Piece, first: int, block: Bits, dtype: ElementType, scratch: _Scratch) -> None:
+    """Fill the columns of ``block`` that ``piece`` has."""
+    found = converted(piece.read(first, scratch.take((len(block), piece.runs.size), piece.dtype)), piece.dtype, dtype)
+    at = 0
+    for start, stop in piece.runs.spans:
+        block[:, start:stop] = found[:, at : at + stop - start]
         at += stop - start

@@ -137,16 +137,17 @@ def adapter_of(model, dtype, *, r, seed=1):
     return state
 
 
-def test_merge_of_bf16_rounds_three_times(tmp_path, make_hf, convert):
-    """As PEFT 0.7.1, which MindSpeed-LLM uses; later ones round less. alpha / r is not a power of two, so that every rounding shows."""
+@pytest.mark.parametrize("scale", [8 / 6, 2.0, 0.25])
+def test_merge_of_bf16_rounds_three_times(scale, tmp_path, make_hf, convert):
+    """As PEFT 0.7.1, which MindSpeed-LLM uses; later ones round less. Where alpha / r is not a power of two every rounding shows."""
     convert(load="hf", save="mg", load_dir=make_hf(), save_dir=tmp_path / "mg")
     base = open_checkpoint(tmp_path / "mg")
     adapter = adapter_of(base.model, torch.bfloat16, r=6)
     name = "decoder.layers.1.mlp.linear_fc2"
     weight, a, b = base.state()[f"{name}.weight"], *(adapter[f"{name}.lora_{half}.default.weight"] for half in "AB")
-    merged, report = merge(weight, a, b, scale=8 / 6, precision="default")
+    merged, report = merge(weight, a, b, scale=scale, precision="default")
     product = (b.double() @ a.double()).bfloat16()
-    delta = (product.double() * (8 / 6)).bfloat16()
+    delta = (product.double() * scale).bfloat16()
     expected = (weight.double() + delta.double()).bfloat16()
     assert torch.equal(merged, expected)
     assert (report.elements, report.changed) == (weight.numel(), int((expected != weight).sum()))

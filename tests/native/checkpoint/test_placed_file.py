@@ -1,7 +1,9 @@
-"""Files that are written step by step, and whose pages are let go while they grow."""
+"""Files that are written in any order, in whole blocks past the page cache and in parts of blocks through it."""
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import zlib
 from functools import partial
@@ -13,16 +15,16 @@ import pytest
 from qwen3_ops.native.checkpoint import placed_file
 from qwen3_ops.native.checkpoint.placed_file import PlacedFile, Sink
 
+BLOCK = placed_file._BLOCK
+ENDS = [0, 64, 64, 90_001, 90_002, 90_002 + BLOCK, 200_000, 200_000 + BLOCK - 1, 600_000]
 
-@pytest.mark.parametrize("step", [1000, 4096, 10_000])
-def test_many_steps_give_the_bytes_and_their_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    monkeypatch.setattr(placed_file, "_STEP", step)
-    monkeypatch.setattr(placed_file, "_CACHED", 2)  # most of the file has left the cache before it is read again
-    data = random.Random(0).randbytes(300_000)
-    ends = [0, 64, 64, 90_001, 90_002, 200_000, len(data)]
+
+def write(path: Path, data: bytes) -> None:
+    """Each range between ``ENDS`` in two unequal steps, the last range first."""
     crcs: dict[int, int] = {}
-    file = PlacedFile(tmp_path / "file")
-    for begin, end in reversed(list(pairwise(ends))):
+    file = PlacedFile(path)
+    file.reserve(len(data) - 100)
+    for begin, end in reversed(list(pairwise(ENDS))):
         sink = Sink(file, begin, end - begin, partial(crcs.__setitem__, begin))
         middle = begin + (end - begin) // 3
         sink.add(memoryview(data)[begin:middle])
@@ -31,7 +33,54 @@ def test_many_steps_give_the_bytes_and_their_checksum(tmp_path: Path, monkeypatc
         assert crcs[begin] == zlib.crc32(data[begin:end])
     file.sync()
     file.close()
+
+
+@pytest.fixture
+def data() -> bytes:
+    return random.Random(0).randbytes(ENDS[-1])
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 16, 1024])
+def test_many_steps_give_the_bytes_and_their_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, blocks: int) -> None:
+    monkeypatch.setattr(placed_file, "_BUFFER", blocks * BLOCK)
+    write(tmp_path / "file", data)
     assert (tmp_path / "file").read_bytes() == data
+
+
+def test_a_file_system_without_direct_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.delattr(os, "O_DIRECT", raising=False)
+    write(tmp_path / "file", data)
+    assert (tmp_path / "file").read_bytes() == data
+
+
+def test_a_file_system_that_refuses_our_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """Every other direct write is refused, the others write a part only."""
+    real, calls = os.pwrite, []
+
+    def pwrite(descriptor: int, view: memoryview, offset: int) -> int:
+        if descriptor != direct[-1]:
+            return real(descriptor, view, offset)
+        calls.append(offset)
+        if len(calls) % 2:
+            raise OSError(errno.EINVAL, "not these blocks")
+        return real(descriptor, view[:BLOCK], offset)
+
+    opened, direct = placed_file._open_direct, []
+    monkeypatch.setattr(placed_file, "_open_direct", lambda path: direct.append(opened(path)) or direct[-1])
+    monkeypatch.setattr(placed_file.os, "pwrite", pwrite)
+    monkeypatch.setattr(placed_file, "_BUFFER", 4 * BLOCK)
+    write(tmp_path / "file", data)
+    assert (tmp_path / "file").read_bytes() == data
+    assert direct == [None] or len(calls) > 10
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    def full(descriptor: int, view: memoryview, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(placed_file.os, "pwrite", full)
+    with pytest.raises(OSError, match="full"):
+        write(tmp_path / "file", data)
 
 
 def test_missing_bytes_are_noticed(tmp_path: Path) -> None:

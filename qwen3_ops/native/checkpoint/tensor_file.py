@@ -1,4 +1,4 @@
-"""A file whose tensors are memory-mapped one by one."""
+"""A file of tensors: mapped whole, or read a few rows at a time."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
+from qwen3_ops.errors import BadInput
 from qwen3_ops.native.checkpoint.dtypes import ElementType
-from qwen3_ops.native.checkpoint.tensor_spec import Bits
+from qwen3_ops.native.checkpoint.tensor_spec import Bits, as_bytes
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: all pages in one call
 
 
-class MappedFile:
-    """An open file; each tensor is a map of its own, so that its pages leave memory together with it.
+class TensorFile:
+    """An open file.
 
     Raises:
         OSError: the file can not be opened.
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
         self.size = os.fstat(self._descriptor).st_size
@@ -31,8 +33,24 @@ class MappedFile:
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
 
+    def fill(self, bits: Bits, offset: int) -> None:
+        """Read ``bits`` from ``offset`` bytes on. Into memory that is used over and over this costs less than half of what a map does.
+
+        Raises:
+            BadInput: the file ends before.
+        """
+        view = as_bytes(bits)
+        while view:  # one call reads 2 GiB at most
+            count = os.preadv(self._descriptor, [view], offset)
+            if not count:
+                raise BadInput("the file became shorter while it was read", value=f"it ends before byte {offset}", source=self.path)
+            view, offset = view[count:], offset + count
+
     def tensor(self, offset: int, *, dtype: ElementType, numel: int) -> Bits:
-        """``numel`` elements from ``offset`` bytes; the map is private, a write never reaches the file."""
+        """``numel`` elements from ``offset`` bytes, in a map of its own, so that its pages leave memory together with it.
+
+        The map is private, a write never reaches the file.
+        """
         if not numel:
             return np.empty(0, dtype.unsigned)
         skip = offset % mmap.ALLOCATIONGRANULARITY
