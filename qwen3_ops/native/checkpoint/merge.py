@@ -23,7 +23,7 @@ from qwen3_ops.native.checkpoint.dtypes import element_type
 from qwen3_ops.native.checkpoint.flags import MergePrecision
 from qwen3_ops.native.checkpoint.tensor_spec import Bits, as_bits, as_tensor
 
-_BLOCK_ELEMENTS = 1 << 17  # of the product; small enough for a processor's cache
+_BLOCK_ELEMENTS = 1 << 18  # of the product; small enough for a processor's cache
 
 
 @dataclass(kw_only=True)

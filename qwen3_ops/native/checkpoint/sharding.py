@@ -45,7 +45,7 @@ class Runs(NamedTuple):
 def shard_runs(name: str, shape: tuple[int, ...], parts: int) -> list[Runs]:
     """What each of ``parts`` tensor-parallel ranks holds of the whole tensor ``name``."""
     cut = cut_of(name)
-    if cut == "whole":
+    if cut == "whole" or (cut == "columns" and parts == 1):  # whole rows need no gathering
         return [Runs(0, ((0, shape[0]),))] * parts
     axis = 1 if cut == "columns" else 0
     halves = 2 if cut == "gated rows" else 1  # [gate; up] -> rank t holds [gate_t; up_t]

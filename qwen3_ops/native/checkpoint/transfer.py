@@ -144,6 +144,7 @@ class _Block:
 
     def __init__(self, rows: Bits, first: int) -> None:
         self.first, self.end, self._rows = first, first + len(rows), rows
+        self._whole: memoryview | None = None
         self._columns: dict[Runs, memoryview] = {}
 
     def pieces(self, part: Part) -> Iterator[memoryview]:
@@ -159,6 +160,10 @@ class _Block:
 
     def rows(self, begin: int, end: int) -> memoryview:
         """Those of the rows ``begin`` to ``end`` that are here."""
+        if begin <= self.first and self.end <= end:
+            if self._whole is None:
+                self._whole = as_bytes(self._rows)
+            return self._whole
         return as_bytes(self._rows[max(begin - self.first, 0) : end - self.first])
 
     def columns(self, runs: Runs) -> memoryview:
