@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MODES = ("deferrable", "synchronous")
 POLICY = """
 def task_policy(task):
-    if task.dag_id == "qwen3_prepare_data" and hasattr(task, "ascend_conn_id"):
+    if task.dag_id in ("qwen3_prepare_data", "light_shared") and hasattr(task, "ascend_conn_id"):
         task.ascend_conn_id = "ascend_shared"
 """
-"""How docs/containers.md has an administrator change the shipped DAGs: here one of them uses another host's connection."""
+"""How docs/containers.md has an administrator change the shipped DAGs: here some use another host's connection."""
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +209,25 @@ def test_a_shipped_dag_makes_one_container_for_its_run_and_removes_it(server, co
     assert {airflow.task(run_id, name)["try_number"] for name in states} == {2}, "setup and teardown come with the stage"
     assert "finished before" in airflow.log(run_id, "prepare_dataset", attempt=2)
     assert engine.containers(folder / "outputs") == []
+
+
+def test_a_run_marked_failed_has_its_stages_save_before_their_container_goes(server, conf, engine, folder):
+    airflow, outputs = server.rest("light_shared"), folder / "shared"
+    outputs.mkdir()
+    run_id = airflow.trigger(**{**conf, "output_root": str(outputs)})
+    for mode in MODES:
+        wait_for(f"the stage of {mode}", lambda mode=mode: list(outputs.glob(f"runs/*/{mode}/starts")), seconds=90)
+    airflow.wait_for_task(run_id, "deferrable", "deferred", seconds=60)
+    wait_for("the triggerer's first look", lambda: "line 19" in airflow.log(run_id, "deferrable"), seconds=60)
+    assert len(engine.containers(outputs)) == 1
+    airflow.set_run_state(run_id, "failed")
+    airflow.wait_for_task(run_id, "stop_container", "success", seconds=90)
+    assert engine.containers(outputs) == []
+    for mode in MODES:
+        (job,) = outputs.glob(f"runs/*/{mode}")
+        assert (job / "stage.log").read_text().count("saved") == 1, mode
+        assert json.loads((job / "attempt.json").read_text())["exit_code"] == 130, mode
+    assert airflow.wait_for_run(run_id, seconds=60) == "failed"
 
 
 def test_the_reaper_asks_airflow_whose_container_is_nobodys(server, engine, folder, make_runtime, profile, job, root):
