@@ -7,6 +7,7 @@ on a virtual machine several times as much; they would drive all others out; and
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
@@ -37,8 +38,18 @@ class PlacedFile:
         self._buffers: list[Bytes] = []
 
     def reserve(self, size: int) -> None:
-        """Make the file ``size`` bytes long; to write inside a file is cheaper than to make it longer."""
+        """Make the file ``size`` bytes long and take its blocks: threads may write past the cache at once only where there are some.
+
+        Python's own ``posix_fallocate`` would write into every block where the file system can not.
+
+        Raises:
+            OSError: the disk is full.
+        """
         os.ftruncate(self._cached, size)
+        fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+        failed = fallocate is not None and fallocate(self._cached, 0, ctypes.c_int64(0), ctypes.c_int64(size))
+        if failed and ctypes.get_errno() in (errno.ENOSPC, errno.EDQUOT):  # any other says that it can not be done here
+            raise OSError(ctypes.get_errno(), "no room", str(self.path))
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Through the page cache."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import random
 import zlib
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -81,6 +84,22 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, da
     monkeypatch.setattr(placed_file.os, "pwrite", full)
     with pytest.raises(OSError, match="full"):
         write(tmp_path / "file", data)
+
+
+@pytest.mark.parametrize(("reason", "told"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EOPNOTSUPP, False)])
+def test_blocks_that_can_not_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int, told: bool) -> None:
+    """Nothing is taken here: an attempt at more than there is would fill the disk for a moment."""
+
+    def fallocate(*_: object) -> int:
+        ctypes.set_errno(reason)
+        return -1
+
+    monkeypatch.setattr(placed_file.ctypes, "CDLL", lambda *args, **options: SimpleNamespace(fallocate=fallocate))
+    file = PlacedFile(tmp_path / "file")
+    with pytest.raises(OSError, match="no room") if told else nullcontext():
+        file.reserve(1000)
+    file.close()
+    assert (tmp_path / "file").stat().st_size == 1000
 
 
 def test_missing_bytes_are_noticed(tmp_path: Path) -> None:
