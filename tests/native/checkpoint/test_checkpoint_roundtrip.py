@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,6 +41,24 @@ def test_hf_to_mg_to_hf(shape, dtype, tmp_path, make_hf, convert):
     found = load_file(tmp_path / "out" / "mg2hf" / "model.safetensors")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_torch_is_not_imported_where_no_value_changes(tmp_path, make_hf):
+    """Its import would take longer than a small conversion."""
+    hf = make_hf()
+    program = """
+import sys
+from pathlib import Path
+from qwen3_ops.cli import app
+folder = Path(sys.argv[1])
+there = f"--load-model-type hf --save-model-type mg --load-dir {folder / 'hf'} --target-tensor-parallel-size 2 --save-dir {folder / 'mg'}"
+back = f"--load-model-type mg --save-model-type hf --load-dir {folder / 'mg'} --hf-cfg-dir {folder / 'hf'} --save-dir {folder / 'out'}"
+for flags in (there, back):
+    app(["convert-ckpt", *flags.split()], standalone_mode=False)
+sys.exit("torch" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    assert (tmp_path / "out" / "mg2hf" / "model.safetensors").read_bytes() == (hf / "model.safetensors").read_bytes()
 
 
 def test_resharding_there_and_back(tmp_path, make_hf, convert):
