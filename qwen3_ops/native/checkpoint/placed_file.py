@@ -11,6 +11,7 @@ import ctypes
 import errno
 import mmap
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from zlib_ng.zlib_ng import crc32
 
 _BLOCK = max(4096, mmap.PAGESIZE)  # bytes; writes past the cache begin and end at multiples of it, in memory and in the file
 _BUFFER = 4 << 20  # bytes of a tensor that are collected for one write
+_MOST_KEPT = 8 << 20  # bytes, less than a block each, that wait for being written together
 
 Bytes = NDArray[np.uint8]
 
@@ -36,6 +38,9 @@ class PlacedFile:
         self._cached = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self._direct = _open_direct(path)
         self._buffers: list[Bytes] = []
+        self._lock = threading.Lock()
+        self._small: list[tuple[int, bytes]] = []
+        self._kept = 0  # bytes of it
 
     def reserve(self, size: int) -> None:
         """Make the file ``size`` bytes long and take its blocks: threads may write past the cache at once only where there are some.
@@ -52,7 +57,27 @@ class PlacedFile:
             raise OSError(ctypes.get_errno(), "no room", str(self.path))
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Through the page cache."""
+        """Through the page cache; less than a block together with others, before `sync` at the latest.
+
+        Each such write waits for all that go past the cache, and they wait for it.
+        """
+        if len(data) >= _BLOCK:
+            self._write(offset, data)
+            return
+        with self._lock:
+            self._small.append((offset, bytes(data)))
+            self._kept += len(data)
+            full = self._kept >= _MOST_KEPT
+        if full:
+            self._write_small()
+
+    def _write_small(self) -> None:
+        with self._lock:
+            small, self._small, self._kept = self._small, [], 0
+        for offset, data in small:
+            self._write(offset, data)
+
+    def _write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:  # one call writes 2 GiB at most
             written = os.pwrite(self._cached, view, offset)
@@ -67,9 +92,10 @@ class PlacedFile:
             except OSError as error:
                 if error.errno != errno.EINVAL:  # blocks of another size than expected
                     raise
-        self.write(offset + written, data[written:])
+        self._write(offset + written, data[written:])
 
     def sync(self) -> None:
+        self._write_small()
         os.fsync(self._cached)
 
     def borrow(self) -> Bytes:

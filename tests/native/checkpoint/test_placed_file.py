@@ -50,6 +50,13 @@ def test_many_steps_give_the_bytes_and_their_checksum(tmp_path: Path, monkeypatc
     assert (tmp_path / "file").read_bytes() == data
 
 
+@pytest.mark.parametrize("most", [1, 100, 1 << 20])
+def test_small_writes_wait_for_others_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, most: int) -> None:
+    monkeypatch.setattr(placed_file, "_MOST_KEPT", most)
+    write(tmp_path / "file", data)
+    assert (tmp_path / "file").read_bytes() == data
+
+
 def test_a_file_system_without_direct_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.delattr(os, "O_DIRECT", raising=False)
     write(tmp_path / "file", data)
