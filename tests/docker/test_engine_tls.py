@@ -17,8 +17,10 @@ from engine import TestEngine, import_skeleton
 from qwen3_airflow.ascend.hook import AscendHook
 from qwen3_airflow.runtimes import get_runtime
 from qwen3_airflow.runtimes.base import Ended, RuntimeUnavailable
+from qwen3_ops.procfs import with_variable
 from waiting import wait_for
 
+STARTED_HERE = "QWEN3_OPS_TEST_TLS"
 SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "test-engine")
 
 
@@ -65,6 +67,7 @@ def files_of(authority: Authority) -> dict[str, str]:
 def test_a_stage_runs_there_and_is_stopped(connect, authority, job, monkeypatch, tmp_path):
     """Also by the process that keeps the grace, which knows no Airflow: it is given the files' names. The machine's own authorities do not count."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", Authority(tmp_path / "others", "others").certificate)
+    monkeypatch.setenv(STARTED_HERE, str(tmp_path))
     connect(**files_of(authority))
     runtime = get_runtime("docker", ascend_conn_id="ascend_default", patience=30)
     code = "import signal, sys, time; signal.signal(15, lambda *a: (print('saved', flush=True), sys.exit(130))); print('ready', flush=True); time.sleep(600)"
@@ -75,6 +78,9 @@ def test_a_stage_runs_there_and_is_stopped(connect, authority, job, monkeypatch,
     assert runtime.logs(handle, 0) == b"ready\nsaved\n"
     runtime.remove(handle)
     assert runtime.find(job(code)) is None
+    wait_for(
+        "the stopper's end", lambda: not with_variable(STARTED_HERE, str(tmp_path)), seconds=60
+    )  # else it would wait for an engine that is gone
 
 
 @pytest.mark.parametrize("wrong", ["no files", "another authority's client", "another authority's server"])
