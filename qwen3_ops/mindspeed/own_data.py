@@ -22,7 +22,8 @@ def with_own_data(command: Command, folder: Path) -> Command:
     if given is None:
         return command
     prefix = Path(command.cwd, given)
-    files = [path for path in _siblings(prefix) if path.name.startswith(prefix.name) and path.suffix in _SUFFIXES]
+    siblings = prefix.parent.iterdir() if prefix.parent.is_dir() else ()
+    files = [path for path in siblings if path.name.startswith(prefix.name) and path.suffix in _SUFFIXES]
     if not files:
         return command
     shutil.rmtree(folder, ignore_errors=True)
@@ -30,7 +31,3 @@ def with_own_data(command: Command, folder: Path) -> Command:
     for path in files:
         (folder / path.name).symlink_to(path)
     return command.model_copy(update={"argv": replace_flag(command.argv, "--data-path", str(folder / prefix.name))})
-
-
-def _siblings(prefix: Path) -> list[Path]:
-    return sorted(prefix.parent.iterdir()) if prefix.parent.is_dir() else []

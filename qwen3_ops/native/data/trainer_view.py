@@ -152,7 +152,7 @@ class PretrainDataset:
         prefix: of the .bin/.idx pair, such as ``enwiki_text_document``.
         num_samples: how many are wanted; the texts are repeated as often as that takes.
         documents: the part of the texts to use; all when None.
-        cache_folder: where the order is kept for the next run (see ``order_cache.py``); None: nowhere.
+        cache: where the order is kept for the next run; None: nowhere.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class PretrainDataset:
         *,
         documents: range | None = None,
         pad_token_id: int | None = None,
-        cache_folder: Path | None = None,
+        cache: OrderCache | None = None,
     ) -> None:
         self._tokens = IndexedDataset(prefix)
         self.seq_length, self._pad = seq_length, pad_token_id
@@ -184,7 +184,7 @@ class PretrainDataset:
             texts = _shuffled([np.tile(np.array(part), n) for n in ((epochs - 1, 1) if separate else (epochs,))], random)
             return np.concatenate([texts, _shuffled(np.split(np.arange(total), [before_last] if separate else []), random)])
 
-        cached = OrderCache(cache_folder, prefix).get(
+        cached = (cache or OrderCache(None, prefix)).get(
             "pretrain", order, documents=f"{part.start}..{part.stop}", length=seq_length, samples=num_samples, seed=seed
         )
         self.document_index, self.shuffle_index = np.split(cached, [epochs * len(part)])

@@ -165,11 +165,15 @@ def open_splits(flags: FLAGS, events: Events) -> Splits:
     parts: list[Samples | None] = []
     if flags.is_instruction_dataset:
         dataset = _instruction_dataset(flags, prefix, tokenizer, events)
+        cache = OrderCache(flags.data_cache_path, dataset.ids_prefix)
         for documents, iters in zip(split_bounds(flags.split, len(dataset)), wanted, strict=True):
-            parts.append(_instruction_part(flags, dataset, documents, iters * flags.batch_size, tokenizer) if documents and iters else None)
+            samples = iters * flags.batch_size
+            parts.append(_instruction_part(flags, dataset, documents, samples, tokenizer, cache) if documents and iters else None)
     else:
+        cache = OrderCache(flags.data_cache_path, prefix)
         for documents, iters in zip(pretrain_split_bounds(flags.split, _num_documents(prefix)), wanted, strict=True):
-            parts.append(_pretrain_part(flags, prefix, documents, iters * flags.batch_size, tokenizer) if documents and iters else None)
+            samples = iters * flags.batch_size
+            parts.append(_pretrain_part(flags, prefix, documents, samples, tokenizer, cache) if documents and iters else None)
     train, validation, test = parts
     if train is None:
         raise BadInput("the split leaves nothing to train on", value=flags.split, source="--split")
@@ -194,7 +198,7 @@ def _instruction_dataset(flags: FLAGS, prefix: Path, tokenizer: Tokenizer, event
 
 
 def _instruction_part(
-    flags: FLAGS, dataset: InstructionDataset, documents: range, samples: int, tokenizer: Tokenizer
+    flags: FLAGS, dataset: InstructionDataset, documents: range, samples: int, tokenizer: Tokenizer, cache: OrderCache
 ) -> InstructionSamples:
     multiple_of = flags.batch_size if flags.padded_samples else 1
 
@@ -203,7 +207,7 @@ def _instruction_part(
 
     return InstructionSamples(
         dataset=dataset,
-        order=OrderCache(flags.data_cache_path, dataset.ids_prefix).get(
+        order=cache.get(
             "records" if flags.no_shuffle else "shuffled",
             order,
             documents=f"{documents.start}..{documents.stop}",
@@ -217,7 +221,7 @@ def _instruction_part(
     )
 
 
-def _pretrain_part(flags: FLAGS, prefix: Path, documents: range, samples: int, tokenizer: Tokenizer) -> PretrainSamples:
+def _pretrain_part(flags: FLAGS, prefix: Path, documents: range, samples: int, tokenizer: Tokenizer, cache: OrderCache) -> PretrainSamples:
     workers = flags.reproduce_loss_mask_defect
     return PretrainSamples(
         dataset=PretrainDataset(
@@ -227,7 +231,7 @@ def _pretrain_part(flags: FLAGS, prefix: Path, documents: range, samples: int, t
             flags.seed,
             documents=documents,
             pad_token_id=tokenizer.pad_token_id,
-            cache_folder=flags.data_cache_path,
+            cache=cache,
         ),
         eod=tokenizer.eos_token_id,
         reset_positions=flags.reset_position_ids,

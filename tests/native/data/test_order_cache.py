@@ -90,15 +90,15 @@ def test_pretraining_samples_are_the_same_from_the_cache(prefix, folder):
         return made.document_index.tolist(), made.shuffle_index.tolist(), [made[n]["input_ids"].tolist() for n in range(len(made))]
 
     fresh = samples()
-    assert samples(cache_folder=folder) == fresh
+    assert samples(cache=OrderCache(folder, prefix)) == fresh
     changed = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert samples(cache_folder=folder) == fresh
+    assert samples(cache=OrderCache(folder, prefix)) == fresh
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == changed
 
 
 def test_another_split_has_an_order_of_its_own(prefix, folder):
     build(prefix, 30)
     for documents in (range(30), range(10)):
-        seen = PretrainDataset(prefix, 2, 20, 7, documents=documents, cache_folder=folder).document_index
+        seen = PretrainDataset(prefix, 2, 20, 7, documents=documents, cache=OrderCache(folder, prefix)).document_index
         assert set(seen) == set(documents)
     assert len(list(folder.iterdir())) == 2
