@@ -22,9 +22,9 @@ Compare = Callable[..., None]
 
 FP32 = 1e-5
 BF16 = 1e-3
-BF16_GRAD_NORM = 6e-3
-"""Of a fifth of the iterations at most; the others are within 1e-3. Rounding, most of it in attention (here its scores are not
-rounded to bf16): two layouts of the real tool are 3.4e-3 apart from each other, and its bf16 norms 6.6e-3 from its fp32 norms."""
+BF16_GRAD_NORM = 1.5e-2
+"""Of a fifth of the iterations at most; the others are within 1e-3. Rounding: runs that differ in the order of their sums alone are as
+far apart (``test_rounding.py``), two layouts of the real tool 3.4e-3."""
 
 
 def layout(tp: int, pp: int) -> list[str]:
@@ -153,7 +153,7 @@ def test_lora_in_bf16(
     start = lora_checkpoint(load_file(stored / "initial_lora_rank0.safetensors"), dtype="bf16")
     argv = [*edit.changed(sft, save=tmp_path / "save", save_interval=20), *lora, "--lora-ckpt-filter", "--bf16"]
     run = train([*argv, "--lora-load", str(start)])
-    assert_curve(run, "lora_bf16", tolerance=BF16, grad_norm=BF16_GRAD_NORM)
+    assert_curve(run, "lora_bf16", tolerance=BF16)
     assert run.outcome.metrics["trainable_parameters"] == 65_536
     assert run.outcome.facts["lora_target_modules"] == ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
 
