@@ -78,6 +78,11 @@ def samples(marker: Path) -> dict[str, bytes]:
         "changing the tensor's maker": content(name("torch._utils", "_rebuild_tensor_v2") + slots),
         "changing the class set": content(name("builtins", "set") + slots),
         "a set of what no set can hold": content(call(name("builtins", "set"), pickle.EMPTY_LIST + pickle.EMPTY_LIST + pickle.APPEND)),
+        "attributes on something else": content(
+            call(name("torch._tensor", "_rebuild_from_type_v2"), name("builtins", "set"), name("torch", "Tensor"), pickle.EMPTY_TUPLE, pickle.EMPTY_DICT)
+        ),
+        "a parameter of something else": content(call(name("torch._utils", "_rebuild_parameter"), text("x"))),
+        "making a tensor of the class": content(call(name("torch", "Tensor"), text("x"))),
         "tensor beyond its storage": content(tensor(numel=1, offset=0, size=1000)),
         "tensor before its storage": content(tensor(numel=1, offset=-5, size=1)),
         "changing the class OrderedDict": content(name("collections", "OrderedDict") + slots),

@@ -108,6 +108,20 @@ def _rebuild_tensor(storage: object, offset: object, shape: object, stride: obje
     return StoredTensor(storage.key, storage.dtype, storage.numel, offset, sizes, strides)
 
 
+def _rebuild_with_attributes(rebuild: object, _kind: object, arguments: object, _attributes: object) -> StoredTensor:
+    """``torch._tensor._rebuild_from_type_v2``: fp32 masters of bf16 weights, which Megatron tells their place in the layout by attributes."""
+    if rebuild is not _REBUILD_TENSOR or not isinstance(arguments, tuple):
+        raise pickle.UnpicklingError("a tensor with attributes that is built in an unknown way")
+    return _rebuild_tensor(*arguments)
+
+
+def _rebuild_parameter(data: object, *_: object) -> StoredTensor:
+    """``torch._utils._rebuild_parameter`` and ``_rebuild_parameter_with_state``."""
+    if not isinstance(data, StoredTensor):
+        raise pickle.UnpicklingError("a parameter without a tensor")
+    return data
+
+
 def _sizes(value: object) -> tuple[int, ...]:
     if not isinstance(value, tuple) or not all(type(size) is int and size >= 0 for size in value):
         raise pickle.UnpicklingError("a tensor's shape is not a tuple of sizes")
@@ -118,11 +132,18 @@ def _opaque(*_: object) -> Opaque:
     return OPAQUE
 
 
+_REBUILD_TENSOR = _Callable(_rebuild_tensor)
+
 _ADMITTED: dict[tuple[str, str], object] = {
     ("argparse", "Namespace"): _Arguments,
     ("collections", "OrderedDict"): OrderedDict,
     ("megatron.core.enums", "ModelType"): _Callable(ModelType),
-    ("torch._utils", "_rebuild_tensor_v2"): _Callable(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _REBUILD_TENSOR,
+    ("torch._tensor", "_rebuild_from_type_v2"): _Callable(_rebuild_with_attributes),
+    ("torch._utils", "_rebuild_parameter"): _Callable(_rebuild_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Callable(_rebuild_parameter),
+    ("torch", "Tensor"): OPAQUE,
+    ("torch.nn.parameter", "Parameter"): OPAQUE,
     **{("torch", name): _StorageClass(dtype) for name, dtype in STORAGE_CLASSES.items()},
     **{("torch", dtype.name): dtype for dtype in STORAGE_CLASSES.values()},
     # --noop-layers of a training run

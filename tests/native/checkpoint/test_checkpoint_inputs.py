@@ -56,6 +56,11 @@ def test_files_of_a_training_run(hf, tmp_path, convert, read_with_torch):
     def train(content):
         content["optimizer"] = {"optimizer": {"param_groups": [{"lr": 1e-6, "betas": (0.9, 0.95), "params": [0, 1]}], "state": {}}}
         content["opt_param_scheduler"] = {"max_lr": 1e-6, "num_steps": 8, "lr_decay_style": "cosine"}
+        master = torch.zeros(7)
+        master.tensor_model_parallel, master.partition_dim, master.partition_stride = True, 0, 1  # Megatron's marks
+        parameter = torch.nn.Parameter(torch.zeros(3))
+        parameter.allreduce = True
+        content["optimizer"] = {"optimizer": content["optimizer"], "fp32_from_fp16_params": [[master], [parameter, torch.nn.Parameter(master)]]}
         content["fp32"] = {"exp_avg": torch.zeros(7), "step": torch.tensor(3.0)}
         content["args"].noop_layers = set()
 
