@@ -109,7 +109,7 @@ def _rebuild_tensor(storage: object, offset: object, shape: object, stride: obje
 
 
 def _rebuild_with_attributes(rebuild: object, _kind: object, arguments: object, _attributes: object) -> StoredTensor:
-    """``torch._tensor._rebuild_from_type_v2``: fp32 masters of bf16 weights, which Megatron tells their place in the layout by attributes."""
+    """``torch._tensor._rebuild_from_type_v2``: fp32 masters of bf16 weights, whose place in the layout Megatron notes in attributes."""
     if rebuild is not _REBUILD_TENSOR or not isinstance(arguments, tuple):
         raise pickle.UnpicklingError("a tensor with attributes that is built in an unknown way")
     return _rebuild_tensor(*arguments)

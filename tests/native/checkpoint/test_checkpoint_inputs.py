@@ -60,7 +60,10 @@ def test_files_of_a_training_run(hf, tmp_path, convert, read_with_torch):
         master.tensor_model_parallel, master.partition_dim, master.partition_stride = True, 0, 1  # Megatron's marks
         parameter = torch.nn.Parameter(torch.zeros(3))
         parameter.allreduce = True
-        content["optimizer"] = {"optimizer": content["optimizer"], "fp32_from_fp16_params": [[master], [parameter, torch.nn.Parameter(master)]]}
+        content["optimizer"] = {
+            "optimizer": content["optimizer"],
+            "fp32_from_fp16_params": [[master], [parameter, torch.nn.Parameter(master)]],
+        }
         content["fp32"] = {"exp_avg": torch.zeros(7), "step": torch.tensor(3.0)}
         content["args"].noop_layers = set()
 
