@@ -106,15 +106,16 @@ class PretrainSamples:
 
     Attributes:
         eod: token that ends a text, for the next three.
-        reset_positions: count positions anew behind it.
         separate: tokens see their own text only.
+        reset_positions: these count positions anew as well. Without ``separate`` Megatron resets only what learnt
+            position embeddings would be asked for, and Qwen3 has none.
         mask_eod: nothing is learnt at it, that is, not how the next text begins.
     """
 
     dataset: PretrainDataset
     eod: int
-    reset_positions: bool = False
     separate: bool = False
+    reset_positions: bool = False
     mask_eod: bool = False
     defect: LossMaskDefect | None = None
 
@@ -126,7 +127,7 @@ class PretrainSamples:
             labels = labels.masked_fill(tokens == self.eod, IGNORE_INDEX)
         if self.defect is not None:
             labels = self.defect.damage(labels, first=first)
-        documents = documents_by_eos(ids, eos=self.eod) if self.reset_positions or self.separate else None
+        documents = documents_by_eos(ids, eos=self.eod) if self.separate else None
         return MicroBatch(
             tokens=tokens,
             labels=labels,
@@ -134,7 +135,7 @@ class PretrainSamples:
             num_tokens=tokens.numel(),
             num_labels=int((labels != IGNORE_INDEX).sum()),
             positions=torch.from_numpy(positions_in(documents)) if documents is not None and self.reset_positions else None,
-            documents=torch.from_numpy(documents) if documents is not None and self.separate else None,
+            documents=None if documents is None else torch.from_numpy(documents),
         )
 
 

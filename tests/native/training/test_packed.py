@@ -165,11 +165,13 @@ class TestPretraining:
         end = int(plain.tokens.flatten().mode().values)
         monkeypatch.setattr(Tokenizer, "eos_token_id", property(lambda self: end))
         ended = plain.tokens == end
-        positions = batch_of([*argv, "--reset-position-ids"])
-        assert positions.documents is None
-        assert positions.positions.tolist() == [originals_positions(row, eos=end) for row in plain.tokens.tolist()]
+        positions = batch_of([*argv, "--reset-position-ids"])  # for learnt position embeddings only
+        assert positions.positions is positions.documents is None
         mask = batch_of([*argv, "--reset-attention-mask"])
         assert mask.positions is None
+        both = batch_of([*argv, "--reset-attention-mask", "--reset-position-ids"])
+        assert both.positions.tolist() == [originals_positions(row, eos=end) for row in plain.tokens.tolist()]
+        assert torch.equal(both.documents, mask.documents)
         assert torch.equal(mask.documents[:, 1:] - mask.documents[:, :-1], ended[:, :-1].long())
         learnt = batch_of([*argv, "--eod-mask-loss"])
         assert torch.equal(learnt.labels == IGNORE_INDEX, (plain.labels == IGNORE_INDEX) | ended)
