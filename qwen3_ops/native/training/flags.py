@@ -192,9 +192,8 @@ class FLAGS(ModelFlags):
             "--prompt-type is for instruction data": self.prompt_type is None or self.is_instruction_dataset,
             "--variable-seq-lengths is for instruction data": not self.variable_seq_lengths or self.is_instruction_dataset,
             "--reproduce-loss-mask-defect is for pre-training": self.reproduce_loss_mask_defect is None or not self.is_instruction_dataset,
-            "--reproduce-loss-mask-defect: with --eod-mask-loss, --reset-position-ids or --reset-attention-mask the original's mask is whole": (
-                self.reproduce_loss_mask_defect is None
-                or not (self.eod_mask_loss or self.reset_position_ids or self.reset_attention_mask)
+            "--reproduce-loss-mask-defect: with --eod-mask-loss or --reset-* the mask of the original is whole": (
+                self.reproduce_loss_mask_defect is None or not (self.eod_mask_loss or self.reset_position_ids or self.reset_attention_mask)
             ),
             "--data-path takes one prefix; blending is not supported": len(self.data_path) == 1,
             f"--seq-length {self.seq_length} exceeds --max-position-embeddings {self.max_position_embeddings}": (
