@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from qwen3_airflow.lines import Lines, tell
 from qwen3_airflow.runtimes import PATIENCE, get_runtime
-from qwen3_airflow.runtimes.base import Ended, Handle, NpusBusy, RuntimeUnavailable
+from qwen3_airflow.runtimes.base import CHUNK, Ended, Handle, NpusBusy, RuntimeUnavailable
 from qwen3_ops.artifacts import write_atomically
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ class _EngineTrigger(BaseTrigger):
         if self._runtime is None:
             self._runtime = await _in_thread(get_runtime, "docker", ascend_conn_id=self.ascend_conn_id, patience=0.0)
         return await _in_thread(getattr(self._runtime, verb), *args, **kwargs)
+
+    async def cleanup(self) -> None:
+        """Close the connection: by ssh it is a thread here and a process there, and a triggerer lives for months."""
+        if self._runtime is not None:
+            await _in_thread(self._runtime.engine.close)
 
     def _gave_up(self, absence: RuntimeUnavailable) -> bool:
         """Whether the engine has been away for longer than our patience."""
@@ -78,7 +83,7 @@ class JobTrigger(_EngineTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         handle = Handle.from_json(self.handle)
-        offset = max(self.offset, _followed(handle))
+        offset = max(self.offset, await _in_thread(_followed, handle))
         unsettled: deque[tuple[float, int]] = deque()
         while True:
             try:
@@ -109,7 +114,10 @@ class JobTrigger(_EngineTrigger):
         for _ in range(_PIECES_AT_ONCE if self._runtime is not None else 0):
             piece: bytes = await self._ask("logs", handle, offset)
             whole = piece[: piece.rfind(b"\n") + 1]
-            lines = Lines().feed(whole)
+            if not whole and len(piece) >= CHUNK:  # no end of a line in sight: told as it is, or nothing after it ever would be
+                whole = piece
+            cut = Lines()
+            lines = cut.feed(whole) + cut.finish()
             for at in range(0, len(lines), _LINES_AT_ONCE):
                 tell(self.log, lines[at : at + _LINES_AT_ONCE])
                 await asyncio.sleep(0)
@@ -118,15 +126,17 @@ class JobTrigger(_EngineTrigger):
                 break
         return offset
 
-    @staticmethod
-    async def _keep_settled(handle: Handle, unsettled: deque[tuple[float, int]]) -> None:
+    async def _keep_settled(self, handle: Handle, unsettled: deque[tuple[float, int]]) -> None:
         """Note how far the log was told for good; a triggerer that takes over repeats the last seconds, it never leaves out."""
         settled = None
         while unsettled and time.monotonic() - unsettled[0][0] >= _SETTLE_SECONDS:
             _, settled = unsettled.popleft()
         if settled is not None:
             record = json.dumps({"attempt": handle.attempt, "offset": settled})
-            await _in_thread(write_atomically, handle.job_folder / FOLLOWED, record)
+            try:
+                await _in_thread(write_atomically, handle.job_folder / FOLLOWED, record)
+            except OSError as error:  # a full disk is the job's to report; here it only means that more lines are told again
+                self.log.warning("How far the log was told can not be noted: %s", error)
 
 
 class NpuTrigger(_EngineTrigger):
@@ -145,6 +155,7 @@ class NpuTrigger(_EngineTrigger):
             try:
                 await self._ask("require_npus", self.npus)
             except NpusBusy as busy:
+                self._away_since = None
                 if str(busy) != told:
                     told = str(busy)
                     self.log.info("Waiting: %s", told)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import threading
 import time
 from types import SimpleNamespace
 
@@ -97,6 +99,60 @@ def test_a_cancellation_by_a_person_keeps_its_message_also_amid_a_call(job_trigg
         raise AssertionError("it was not cancelled")
 
     assert asyncio.run(cancel()) == ("user-action",)
+
+
+def test_a_line_without_an_end_does_not_hide_what_follows(job_trigger, monkeypatch):
+    told = bytearray()
+    monkeypatch.setattr(triggers, "tell", lambda log, lines: told.extend("\n".join(lines).encode()))
+    log = b"." * 300_000 + b"\nafter it\n"
+    piece = 1 << 18
+    runtime = runtime_with(log, None, None, Ended(exit_code=0))
+    runtime.logs = lambda handle, offset: log[offset : offset + piece]
+    assert first_event(job_trigger(runtime))["offset"] == len(log)
+    assert told.endswith(b"after it")
+
+
+def test_no_file_is_read_in_the_loop_of_all_triggers(job_trigger, monkeypatch):
+    readers = []
+    monkeypatch.setattr(triggers, "_followed", lambda handle: readers.append(threading.current_thread()) or 0)
+    first_event(job_trigger(runtime_with(b"", Ended(exit_code=0))))
+    assert readers != [threading.main_thread()]
+
+
+def test_a_full_disk_does_not_end_the_wait(job_trigger, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(triggers, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(triggers, "write_atomically", full)
+    assert first_event(job_trigger(runtime_with(b"one\n", None, None, Ended(exit_code=0))))["offset"] == 4
+
+
+def test_its_connection_to_the_engine_is_closed(job_trigger):
+    """One by ssh has a thread and a process of sshd, and a triggerer lives for months."""
+    closed = []
+    runtime = runtime_with(b"", Ended(exit_code=0))
+    runtime.engine = SimpleNamespace(close=lambda: closed.append(True))
+    trigger = job_trigger(runtime)
+    first_event(trigger)
+    asyncio.run(trigger.cleanup())
+    assert closed == [True]
+    asyncio.run(job_trigger(None).cleanup())  # one that never came to ask
+
+
+def test_the_patience_of_a_wait_for_npus_counts_from_the_last_answer(monkeypatch):
+    answers = [RuntimeUnavailable("away"), NpusBusy("0 are free", wanted=8), RuntimeUnavailable("away"), None]
+
+    def require_npus(count):
+        time.sleep(0.1)
+        if answer := answers.pop(0):
+            raise answer
+
+    monkeypatch.setattr(triggers, "get_runtime", lambda name, **kwargs: SimpleNamespace(require_npus=require_npus))
+    monkeypatch.setattr(triggers, "_NPU_PERIOD", 0.01)
+    monkeypatch.setattr(triggers, "PATIENCE", 0.15)
+    first_event(NpuTrigger(ascend_conn_id="c", npus=8))
+    assert answers == [], "an hour of waiting was taken for an hour of absence"
 
 
 def test_it_waits_for_free_npus(monkeypatch):

@@ -15,7 +15,8 @@ LOG = "stage.log"
 EXIT = "exit.json"
 """How the last attempt ended, written by the stage itself: also known when no one waited for it."""
 
-_CHUNK = 1 << 18  # bytes of log in one piece
+CHUNK = 1 << 18
+"""Bytes of the log in one piece, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +144,6 @@ def read_log(folder: Path, offset: int) -> bytes:
     try:
         with (folder / LOG).open("rb") as file:
             file.seek(offset)
-            return file.read(_CHUNK)
+            return file.read(CHUNK)
     except FileNotFoundError:
         return b""

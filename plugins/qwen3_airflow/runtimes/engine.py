@@ -7,7 +7,7 @@ task's environment hides the database from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,12 @@ class Engine:
         """Pull an image; what the engine told of its progress, a JSON object a line. Raises as :meth:`call`."""
         return str(self._patiently(lambda: self._pull_once(image)))
 
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def inspect(self, container: str) -> dict[str, Any] | None:
         """What the engine knows of a container; None when there is none, or none soon."""
         try:
@@ -133,8 +139,8 @@ class Engine:
             return getattr(self._client, verb)(*args, **kwargs)
 
     def _pull_once(self, image: str) -> Any:
-        with self._absence_told():
-            return self._connect_to_pull().pull(image)
+        with self._absence_told(), closing(self._connect_to_pull()) as client:
+            return client.pull(image)
 
     @contextmanager
     def _absence_told(self) -> Iterator[None]:
@@ -143,5 +149,5 @@ class Engine:
         except APIError:
             raise
         except (RequestException, DockerException, OSError) as error:  # refused, timed out, cut off
-            self._client = None
+            self.close()
             raise RuntimeUnavailable(f"the Docker Engine at {self.address.url} does not answer: {error}") from error
