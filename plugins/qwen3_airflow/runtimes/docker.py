@@ -47,6 +47,8 @@ STOPPER_LOG = "stopper.log"
 
 PLUGINS = str(Path(__file__).resolve().parents[2])
 _ENDED = ("exited", "dead")
+_REMOVAL_SECONDS = 60.0  # for the engine to remove a container, whose name is taken until then
+_PERIOD = 0.5
 _SIGNALS = {128 + 9: -9, 128 + 15: -15}
 
 
@@ -64,16 +66,20 @@ class DockerRuntime:
         job.folder.mkdir(parents=True, exist_ok=True)
         image = image_environment(self.engine, self.profile)
         attempt = uuid.uuid4().hex
-        try:
-            with leased(self.engine, self.profile, job.npus) as lease:
-                self._create(job, lease, attempt=attempt, image=image)
-        except APIError as error:
-            if error.status_code != CONFLICT:
-                raise
-        handle = self.find(job)  # starts it
-        if handle is None:
-            raise RuntimeError(f"the container {container.container_name(job)} vanished before it was started")
-        return handle
+        deadline = time.monotonic() + _REMOVAL_SECONDS
+        while True:
+            try:
+                with leased(self.engine, self.profile, job.npus) as lease:
+                    self._create(job, lease, attempt=attempt, image=image)
+            except APIError as error:
+                if error.status_code != CONFLICT:
+                    raise
+            if (handle := self.find(job)) is not None:  # starts it
+                return handle
+            if time.monotonic() > deadline:
+                name = container.container_name(job)
+                raise RuntimeError(f"the name {name} is taken by a container whose removal does not end: `docker rm -f {name}`")
+            time.sleep(_PERIOD)
 
     def find(self, job: Job) -> Handle | None:
         found = self.engine.inspect(container.container_name(job))
@@ -103,15 +109,16 @@ class DockerRuntime:
         state = found["State"]
         if state["Status"] not in _ENDED:
             return None
-        if state["OOMKilled"]:
-            return Ended(exit_code=-9, error="the container was killed: its host ran out of memory")
-        if mine is None:
+        if mine is None and not state["OOMKilled"]:
             said = self.engine.call("logs", handle.id, tail=20).decode(errors="replace").strip()
             return Ended(exit_code=state["ExitCode"], error=f"the container did not come to run the stage: {state['Error'] or said}")
-        code = mine["exit_code"]
+        code = mine["exit_code"] if mine is not None else None
         if code is None and state["ExitCode"] != 0:  # killed: the record was never closed
             code = state["ExitCode"]
-        return ended_by_record(handle, code)
+        ended = ended_by_record(handle, code)
+        if state["OOMKilled"] and ended.exit_code != 0 and ended.error is None:  # set by the death of any process inside
+            return Ended(exit_code=-9, error="the container was killed: its host ran out of memory")
+        return ended
 
     def logs(self, handle: Handle, offset: int) -> bytes:
         return read_log(handle.job_folder, offset)
@@ -156,7 +163,7 @@ class DockerRuntime:
     def _start(self, container_id: str) -> None:
         """Raises docker.errors.APIError: it can not be started; then it is removed."""
         try:
-            self.engine.call("start", container_id)
+            self.engine.start(container_id)
         except APIError:
             self.engine.remove(container_id, force=True)
             raise

@@ -91,6 +91,14 @@ class Engine:
         """Pull an image; what the engine told of its progress, a JSON object a line. Raises as :meth:`call`."""
         return str(self._patiently(lambda: self._pull_once(image)))
 
+    def start(self, container: str) -> None:
+        """Start a container that was never started. Raises as :meth:`call`.
+
+        A call whose answer was lost is not repeated blindly: the container may have run and
+        ended meanwhile, and would run once more.
+        """
+        self._patiently(lambda: self._start_once(container))
+
     def close(self) -> None:
         """Close the connection; the next call opens another."""
         client, self._client = self._client, None
@@ -137,6 +145,10 @@ class Engine:
             if self._client is None:
                 self._client = self._connect()
             return getattr(self._client, verb)(*args, **kwargs)
+
+    def _start_once(self, container: str) -> None:
+        if self._call_once("inspect_container", container)["State"]["Status"] == "created":
+            self._call_once("start", container)
 
     def _pull_once(self, image: str) -> Any:
         with self._absence_told(), closing(self._connect_to_pull()) as client:
