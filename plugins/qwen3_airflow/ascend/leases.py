@@ -20,6 +20,7 @@ from docker.errors import APIError
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes.base import NpusBusy
 from qwen3_airflow.runtimes.engine import CONFLICT, Engine
+from qwen3_ops.errors import BadInput
 from qwen3_ops.mindspeed.leased_ports import LEASED_PORTS
 
 NPUS = "qwen3-ops.npus"
@@ -60,6 +61,7 @@ def leased(engine: Engine, profile: HostProfile, count: int) -> Iterator[Lease]:
 
     Raises:
         NpusBusy: fewer are free; the message says who holds the others.
+        BadInput: the host has fewer.
     """
     if count == 0 or profile.npus == 0:
         yield Lease()
@@ -69,7 +71,12 @@ def leased(engine: Engine, profile: HostProfile, count: int) -> Iterator[Lease]:
 
 
 def choose(profile: HostProfile, count: int, held: Mapping[int, str]) -> Lease:
-    """Whole cards, neighbours where there are such: 8 of 16 devices are 0-7 or 8-15 before any other eight."""
+    """Whole cards, neighbours where there are such: 8 of 16 devices are 0-7 or 8-15 before any other eight. Raises as :func:`leased`."""
+    if count > profile.npus:
+        raise BadInput(
+            f"the run wants {count} NPUs, the host has {profile.npus}",
+            remedy="Lower nproc_per_node, or mend `npus` in the profile of the host's connection.",
+        )
     dies = profile.dies_per_npu
     cards = [card for card in range(profile.npus // dies) if not any(card * dies + die in held for die in range(dies))]
     wanted = -(-count // dies)
@@ -131,5 +138,6 @@ def remove_stale_lock(engine: Engine) -> None:
 
 
 def _seconds(stamp: Any) -> float:
-    """The engine's RFC 3339 with nanoseconds."""
-    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", stamp).replace("Z", "+00:00")).timestamp()
+    """The engine's RFC 3339, with as many digits of a second as it needs; Python 3.10 takes six or none."""
+    six = re.sub(r"\.(\d+)", lambda digits: f".{digits[1]:0<6.6}", stamp)
+    return datetime.fromisoformat(six.replace("Z", "+00:00")).timestamp()

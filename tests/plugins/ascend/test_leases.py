@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from qwen3_airflow.ascend.leases import Lease, choose
+from qwen3_airflow.ascend.leases import Lease, _seconds, choose
 from qwen3_airflow.ascend.recipes import ascend_a2, ascend_a3
 from qwen3_airflow.runtimes.base import NpusBusy
+from qwen3_ops.errors import BadInput
 
 
 def test_two_runs_of_eight_share_sixteen_dies_and_their_ports():
@@ -37,3 +38,16 @@ def test_a_third_is_told_who_holds_what():
 def test_no_npus_no_labels():
     assert Lease().labels() == {}
     assert Lease().environment() == {}
+
+
+@pytest.mark.parametrize("held", [{}, {0: "other"}])
+def test_more_than_the_host_has_is_refused_not_waited_for(held):
+    with pytest.raises(BadInput, match=r"16 NPUs, the host has 8"):
+        choose(ascend_a2(), 16, held)
+
+
+def test_the_engines_clock_is_read_with_as_many_digits_as_it_has():
+    """Go leaves out zeros at the end, which Python 3.10 does not take."""
+    whole = _seconds("2026-11-26T05:39:19Z")
+    assert _seconds("2026-11-26T05:39:19.12345Z") == pytest.approx(whole + 0.12345, abs=1e-5)
+    assert _seconds("2026-11-26T06:39:19.123456789+01:00") == pytest.approx(whole + 0.123456, abs=1e-5)
