@@ -208,6 +208,24 @@ def test_stages_that_want_the_npus_take_turns(shared, job):
     assert [end_of(runtime, handle) for handle in handles] == [Ended(exit_code=0)] * 2
 
 
+def test_folders_behind_links_are_seen(make_runtime, profile, job, engine, root):
+    """A model folder that is a link is mounted at its own name, from the place that it leads to."""
+    (root / "disk" / "weights").mkdir(parents=True)
+    (root / "disk" / "weights" / "config.json").write_text("{}")
+    (root / "model").symlink_to(root / "disk" / "weights")
+    (root / "out").mkdir()
+    whole = profile.model_copy(update={"container": "shared"})
+    runtime = SharedContainerRuntime(make_runtime(whole).engine, whole)
+
+    def in_out(made):
+        return type(made)(**{**vars(made), "folder": root / "out" / "run" / made.folder.name, "writes": (root / "out",)})
+
+    start(runtime.engine, whole, in_out(job("", name="start_container", reads=(root / "model",))))
+    handle = runtime.submit(in_out(job(f"print(open({str(root / 'model' / 'config.json')!r}).read())", reads=(root / "model",))))
+    assert end_of(runtime, handle) == Ended(exit_code=0)
+    assert runtime.logs(handle, 0) == b"{}\n"
+
+
 def test_a_container_that_the_user_has_must_see_the_runs_folders(shared, job, engine, profile, root, tmp_path_factory):
     runtime = shared()
     (root / "elsewhere").mkdir()

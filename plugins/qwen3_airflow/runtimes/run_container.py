@@ -52,6 +52,8 @@ def start(engine: Engine, profile: HostProfile, job: Job) -> str:
     """
     run_dir = job.folder.parent
     name = shared_name(profile, run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_dir / CONTAINER, json.dumps(job.to_json()))  # first: a setup that fails has no teardown
     found = engine.inspect(name)
     if found is not None and found["State"]["Status"] in _GONE:
         engine.remove(found["Id"])
@@ -63,8 +65,6 @@ def start(engine: Engine, profile: HostProfile, job: Job) -> str:
     except APIError:  # a port of the profile that another run's container has, a device that is not there
         engine.remove(name, force=True)  # else it would keep its NPUs
         raise
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(run_dir / CONTAINER, json.dumps(job.to_json()))
     return name
 
 

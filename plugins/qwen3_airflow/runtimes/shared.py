@@ -27,7 +27,7 @@ from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes import container
 from qwen3_airflow.runtimes.base import Ended, Handle, Job, read_log
 from qwen3_airflow.runtimes.docker import STOPPER_LOG, ended_by_record, read_json, start_stopper
-from qwen3_airflow.runtimes.engine import Engine
+from qwen3_airflow.runtimes.engine import CONFLICT, NOT_FOUND, Engine
 from qwen3_airflow.runtimes.image import image_findings
 from qwen3_airflow.runtimes.run_container import shared_name, start_again
 from qwen3_ops.artifacts import write_atomically
@@ -68,7 +68,7 @@ class SharedContainerRuntime:
             user=self.profile.user or "",
         )
         if self._claim(job, {"container": name, "attempt": attempt, "stopping": False}):
-            self.engine.call("exec_start", created["Id"], detach=True)
+            self._start(created["Id"])
         handle = self.find(job)
         if handle is None:
             raise RuntimeError(f"the stage did not start in {name}: see `docker exec {name} {self.profile.python} -m qwen3_ops --version`")
@@ -78,7 +78,7 @@ class SharedContainerRuntime:
         deadline = time.monotonic() + _START_SECONDS
         while (begun := read_json(job.folder / container.EXEC)) is not None:
             record = read_json(job.folder / ATTEMPT)
-            if record is not None and (record["id"] == begun["attempt"] or self._lives(begun["container"], record["id"])):
+            if record is not None and (record["id"] == begun["attempt"] or lives(self.engine, begun["container"], record["id"])):
                 return Handle(
                     job_folder=job.folder,
                     id=f"{begun['container']}/{record['id']}",
@@ -87,14 +87,15 @@ class SharedContainerRuntime:
                     attempt=record["id"],
                     stopping=begun["stopping"],
                 )
-            if time.monotonic() > deadline or not self._lives(begun["container"], begun["attempt"], or_young=job.folder / container.EXEC):
+            begins = _is_young(job.folder / container.EXEC) or lives(self.engine, begun["container"], begun["attempt"])
+            if time.monotonic() > deadline or not begins:
                 return None  # it never started
             time.sleep(_PERIOD)
         return None
 
     def poll(self, handle: Handle) -> Ended | None:
         name = handle.id.partition("/")[0]
-        alive = self._lives(name, handle.attempt)
+        alive = lives(self.engine, name, handle.attempt)
         record = read_json(handle.job_folder / ATTEMPT)
         mine = record if record is not None and record["id"] == handle.attempt else None
         if mine is not None and mine["exit_code"] is not None:
@@ -127,6 +128,13 @@ class SharedContainerRuntime:
         found = (self.find(Job(folder=path.parent, argv=())) for path in sorted(run_dir.glob(f"*/{container.EXEC}")))
         return [handle for handle in found if handle is not None and self.poll(handle) is None]
 
+    def _start(self, exec_id: str) -> None:
+        try:
+            self.engine.call("exec_start", exec_id, detach=True)
+        except APIError as error:  # repeated after a lost answer: it runs already, or a new dockerd does not know it
+            if error.status_code not in (CONFLICT, NOT_FOUND):
+                raise
+
     def _claim(self, job: Job, claim: dict[str, Any]) -> bool:
         """Whether this attempt is the one to start; a claim whose attempt never started gives way."""
         path = job.folder / container.EXEC
@@ -141,11 +149,6 @@ class SharedContainerRuntime:
         finally:
             whole.unlink()
         return True
-
-    def _lives(self, name: str, attempt: str, *, or_young: Path | None = None) -> bool:
-        if or_young is not None and time.time() - or_young.stat().st_mtime < _START_SECONDS:
-            return True
-        return lives(self.engine, name, attempt)
 
     def _package(self) -> dict[str, str]:
         return {} if self.profile.package_dir is None else {"PYTHONPATH": self.profile.package_dir}
@@ -164,13 +167,27 @@ class SharedContainerRuntime:
                 value=name,
                 remedy="Clear the task start_container, or put StartContainer before the stages." if own else "Start it: docker start.",
             )
-        mounts = {mount["Destination"] for mount in found["Mounts"] if mount.get("Source") == mount["Destination"]}
-        for path in (bind.target for bind in container.binds(job, self.profile)):
-            if not any(path == mount or path.startswith(mount + "/") for mount in mounts):
+        for bind in container.binds(job, self.profile):
+            if not any(_shows(mount, bind) for mount in found["Mounts"]):
                 raise BadInput(
-                    f"the shared container {name} does not see a folder of the run", value=path, remedy="Mount it at the same place."
+                    f"the shared container {name} does not see a folder of the run", value=bind.target, remedy="Mount it at the same place."
                 )
         return name
+
+
+def _is_young(claim: Path) -> bool:
+    """Whether its exec may still be on its way; a claim that was dropped meanwhile has none."""
+    try:
+        return time.time() - claim.stat().st_mtime < _START_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _shows(mount: dict[str, Any], bind: container.Bind) -> bool:
+    """Whether a container with the mount has at ``bind.target`` what the host has there, be it behind a link."""
+    rest = bind.target.removeprefix(mount["Destination"])
+    below = rest == "" or (rest != bind.target and rest.startswith("/"))
+    return below and os.path.realpath(mount.get("Source", "") + rest) == bind.source
 
 
 def _runs(found: dict[str, Any] | None) -> bool:

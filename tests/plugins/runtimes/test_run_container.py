@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from qwen3_airflow.ascend.leases import Lease
 from qwen3_airflow.ascend.recipes import ascend_a3, cpu
+from qwen3_airflow.runtimes import run_container
 from qwen3_airflow.runtimes.base import Job
-from qwen3_airflow.runtimes.run_container import port_bindings, shared_name
+from qwen3_airflow.runtimes.run_container import CONTAINER, port_bindings, shared_name, start
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,14 @@ def test_what_it_was_asked_for_is_kept_whole(tmp_path):
         npus=8, multi_node=True, stop_grace=7.0,
     )  # fmt: skip
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+def test_nothing_is_made_that_no_later_stage_could_make_again(tmp_path, monkeypatch):
+    """A setup that fails after it has made the container leaves it with its NPUs: its teardown does not run."""
+    made = []
+    engine = SimpleNamespace(inspect=lambda name: None, call=lambda verb, name: made.append(verb))
+    monkeypatch.setattr(run_container, "_create", lambda *args: made.append("create"))
+    (tmp_path / "run" / CONTAINER).mkdir(parents=True)  # it can not be written
+    with pytest.raises(OSError, match=CONTAINER):
+        start(engine, cpu(), Job(folder=tmp_path / "run" / "start_container", argv=()))
+    assert made == []
