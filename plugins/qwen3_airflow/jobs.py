@@ -16,13 +16,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator, ResumableJobMixin, conf
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralTimeout
+from airflow.sdk.exceptions import AirflowException, TaskDeferralTimeout
 
 from qwen3_airflow.lines import Lines, tell
-from qwen3_airflow.outcome import may_pass, raise_unless_done
+from qwen3_airflow.outcome import may_pass, raise_unless_done, refusals_are_final
 from qwen3_airflow.runtimes.base import Ended, Handle, Job, NpusBusy, Runtime
 from qwen3_airflow.triggers import JobTrigger, NpuTrigger
-from qwen3_ops.errors import BadInput
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -71,13 +70,8 @@ class JobOperator(ResumableJobMixin, BaseOperator):  # type: ignore[misc]
         """What the task returns after its job ended well."""
 
     def execute(self, context: Context) -> Any:
-        return self._start_or_refuse(context)
-
-    def _start_or_refuse(self, context: Context) -> Any:
-        try:
+        with refusals_are_final():
             return self._start(context)
-        except BadInput as refusal:  # a folder, a profile or an image that no retry mends
-            raise AirflowFailException(str(refusal)) from None
 
     def _start(self, context: Context) -> Any:
         runtime, job = self._launched(context)
@@ -88,14 +82,16 @@ class JobOperator(ResumableJobMixin, BaseOperator):  # type: ignore[misc]
 
     def npus_are_free(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Another task may have been quicker: then it waits again."""
-        return self._start_or_refuse(context)
+        with refusals_are_final():
+            return self._start(context)
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The job has ended, or its engine was away for too long; the engine itself is asked."""
         if error := event.get("error"):
             raise AirflowException(error)
-        runtime, _ = self._launched(context)
-        return self._finish(runtime, Handle.from_json(event["handle"]), context, offset=event["offset"])
+        with refusals_are_final():
+            runtime, _ = self._launched(context)
+            return self._finish(runtime, Handle.from_json(event["handle"]), context, offset=event["offset"])
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         try:
@@ -239,7 +235,7 @@ def installation() -> str:
 
 
 def name_of_run(dag_id: str, run_id: str) -> str:
-    """A folder name for the DAG run; a digest keeps apart what replacing characters would make equal."""
+    """A folder name for the DAG run; a digest keeps apart what replacing characters, or cutting 500 of them, would make equal."""
     whole = f"{dag_id}/{run_id}"
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', whole)}-{digest}"
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', whole)[:200]}-{digest}"

@@ -11,10 +11,10 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from qwen3_airflow.jobs import JobOperator, labels_of, name_of_run
+from qwen3_airflow.outcome import refusals_are_final
 from qwen3_airflow.runtimes import get_runtime
 from qwen3_airflow.runtimes.base import Job, Runtime
 from qwen3_ops.artifacts import read_manifest
-from qwen3_ops.errors import BadInput
 from qwen3_ops.forecast.summary import summary
 from qwen3_ops.pipelines import StageRequest
 from qwen3_ops.plan import load_plan, make_plan, save_plan
@@ -45,10 +45,8 @@ class PlanOperator(BaseOperator):
         # Airflow checks the values of params, but lets unknown keys of conf through: the plan sees both.
         request = {**context["params"], **(context["dag_run"].conf or {})}
         run = context["dag_run"]
-        try:
+        with refusals_are_final():
             plan = make_plan(request, stages=stage_requests(self.dag), run_id=name_of_run(run.dag_id, run.run_id))
-        except BadInput as refusal:
-            raise AirflowFailException(str(refusal)) from None
         if plan.config.data_shards > 1 and "prepare_part" not in self.dag.task_dict:
             raise AirflowFailException(
                 f"{self.dag.dag_id} prepares its data in one run: set data_shards to 1 (it is {plan.config.data_shards})"

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from qwen3_airflow.runtimes.base import Ended
-from qwen3_ops.errors import ExitCode
+from qwen3_ops.errors import BadInput, ExitCode
+
+
+@contextmanager
+def refusals_are_final() -> Iterator[None]:
+    """No retry mends a request, a folder, a profile or an image that can not work: BadInput becomes AirflowFailException."""
+    try:
+        yield
+    except BadInput as refusal:
+        raise AirflowFailException(str(refusal)) from None
 
 
 def raise_unless_done(ended: Ended) -> None:

@@ -340,6 +340,22 @@ def test_run_ids_become_folder_names_that_stay_apart():
     assert all("/" not in name and ":" not in name for name in names)
 
 
+def test_ids_as_long_as_airflow_allows_become_a_folder_name(tmp_path):
+    (tmp_path / name_of_run("d" * 250, "r" * 250)).mkdir()
+    assert name_of_run("d" * 250, "r" * 250) != name_of_run("d" * 250, "r" * 249 + "s")
+
+
+def test_a_host_that_is_described_wrongly_is_not_tried_again_after_the_wait_either(run, monkeypatch):
+    def no_profile(name, *, ascend_conn_id):
+        raise BadInput("the host profile is wrong", source="connection c")
+
+    operator, _ = run(FakeRuntime())
+    monkeypatch.setattr(operators, "get_runtime", no_profile)
+    event = {"handle": Handle(job_folder=Path("/j"), id="c1", log_start=0).to_json(), "offset": 0}
+    with pytest.raises(AirflowFailException, match="the host profile is wrong"):
+        operator.resume({"ti": Ti()}, event)
+
+
 def test_a_dag_that_maps_no_parts_refuses_them(monkeypatch):
     asked = SimpleNamespace(config=tiny().model_copy(update={"data_shards": 4}), findings=[], stages=[], forecast=None)
     monkeypatch.setattr(operators, "make_plan", lambda request, *, stages, run_id: asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
@@ -88,11 +89,23 @@ class AscendHook(BaseHook):
             raise RuntimeUnavailable(f"the Docker Engine at {address.url} does not answer: {error}") from error
 
     def address(self) -> EngineAddress:
-        """Where the engine listens, for processes that have no Airflow."""
+        """Where the engine listens, for processes that have no Airflow.
+
+        Raises:
+            BadInput: some of the three TLS files are named and others not.
+        """
         from qwen3_airflow.runtimes.engine import EngineAddress
 
         extra = self.connection.extra_dejson
         files = {name: extra.get(f"tls_{name}") or None for name in ("ca_cert", "client_cert", "client_key")}
+        missing = [f"tls_{name}" for name, file in files.items() if file is None]
+        if 0 < len(missing) < len(files):
+            raise BadInput(
+                "TLS needs all three of its files",
+                value=f"missing: {', '.join(missing)}",
+                source=f"connection {self.ascend_conn_id}",
+                remedy="Name them all, or none for an engine without TLS.",
+            )
         return EngineAddress(url=_engine_url(self.connection), **files)
 
     def profile(self) -> HostProfile:
@@ -106,12 +119,15 @@ class AscendHook(BaseHook):
 
 def _engine_url(connection: Connection) -> str:
     """The connection's host, whose scheme and port Airflow's URI form keeps apart."""
-    host = connection.host or ""
-    if not host or "://" in host:
-        return host or DEFAULT_ENGINE
+    host = connection.host or DEFAULT_ENGINE
     if host.startswith("/"):
         return f"unix://{host}"
-    return f"tcp://{host}:{connection.port or 2375}"
+    whole = host if "://" in host else f"tcp://{host}"
+    url = urlsplit(whole)
+    port = connection.port or (2375 if url.scheme == "tcp" else None)  # ssh may have one in its own configuration
+    if url.scheme not in ("tcp", "ssh") or url.port or port is None:
+        return whole
+    return f"{url.scheme}://{url.netloc}:{port}"
 
 
 def profile_from(extra: Mapping[str, Any], *, source: str) -> HostProfile:

@@ -66,5 +66,5 @@ class AscendContainerOperator(JobOperator):
 
     def _job_folder(self, context: Context) -> Path:
         ti = context["ti"]
-        name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}"
+        name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}+{ti.map_index}"  # no task id has a +, so another's is never met
         return Path(self.folder) / name_of_run(ti.dag_id, ti.run_id) / name

@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, TriggerRule
-from airflow.sdk.exceptions import AirflowFailException
 
 from qwen3_airflow.ascend.hook import DEFAULT_CONN_ID
 from qwen3_airflow.jobs import labels_of
 from qwen3_airflow.operators import SAVE_GRACE, inputs_of, plan_path, wants_npus
+from qwen3_airflow.outcome import refusals_are_final
 from qwen3_airflow.runtimes import get_runtime
 from qwen3_airflow.runtimes.base import Job, NpusBusy
 from qwen3_airflow.triggers import NpuTrigger
-from qwen3_ops.errors import BadInput
 from qwen3_ops.plan import load_plan
 
 if TYPE_CHECKING:
@@ -84,6 +83,10 @@ class StartContainer(_SharedContainer):
         self.is_setup = True
 
     def execute(self, context: Context, event: Any = None) -> str | None:
+        with refusals_are_final():
+            return self._start(context)
+
+    def _start(self, context: Context) -> str | None:
         from qwen3_airflow.runtimes.run_container import start
 
         plan = load_plan(plan_path(context, self.plan_task_id))
@@ -104,9 +107,11 @@ class StartContainer(_SharedContainer):
             return start(runtime.engine, runtime.profile, job)
         except NpusBusy as busy:
             self.log.info("Waiting: %s", busy)
-            self.defer(trigger=NpuTrigger(ascend_conn_id=self.ascend_conn_id, npus=busy.wanted), method_name="execute")
-        except BadInput as refusal:
-            raise AirflowFailException(str(refusal)) from None
+            self.defer(
+                trigger=NpuTrigger(ascend_conn_id=self.ascend_conn_id, npus=busy.wanted),
+                method_name="execute",
+                timeout=self.execution_timeout,
+            )
 
 
 class StopContainer(_SharedContainer):

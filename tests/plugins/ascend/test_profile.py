@@ -69,11 +69,22 @@ def test_a_wrong_profile_says_where_and_what(extra, words):
         ({"host": "ssh://ops@npu-1"}, "ssh://ops@npu-1"),
         ({"host": "/run/docker.sock"}, "unix:///run/docker.sock"),
         ({"host": "npu-1", "port": 2376}, "tcp://npu-1:2376"),
+        ({"host": "tcp://npu-1", "port": 2376}, "tcp://npu-1:2376"),
+        ({"host": "tcp://npu-1:2376", "port": 2375}, "tcp://npu-1:2376"),
+        ({"host": "tcp://npu-1"}, "tcp://npu-1:2375"),
+        ({"host": "ssh://ops@npu-1", "port": 2222}, "ssh://ops@npu-1:2222"),
+        ({"host": "unix:///run/docker.sock", "port": 2375}, "unix:///run/docker.sock"),
         ({}, "unix:///var/run/docker.sock"),
     ],
 )
 def test_where_the_engine_is(monkeypatch, connection, url):
     assert hook(monkeypatch, **connection).address().url == url
+
+
+def test_a_certificate_that_is_missing_does_not_mean_no_tls(monkeypatch):
+    extra = {"tls_ca_cert": "/c/ca.pem", "tls_client_cert": "/c/cert.pem", "tls_client_key": ""}
+    with pytest.raises(BadInput, match=r"tls_client_key.*connection ascend_default"):
+        hook(monkeypatch, host="tcp://npu-1:2376", extra=extra).address()
 
 
 def test_roots_are_compared_by_folders_not_by_letters(tmp_path):

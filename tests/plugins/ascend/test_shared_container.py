@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from qwen3_airflow.ascend import shared_container
 from qwen3_airflow.ascend.recipes import cpu
@@ -17,6 +17,7 @@ from qwen3_airflow.ascend.shared_container import StartContainer, StopContainer,
 from qwen3_airflow.operators import ConvertHfToMcore, PlanOperator, PrepareDataset, stage_requests
 from qwen3_airflow.runtimes import run_container as runtime_container
 from qwen3_airflow.runtimes.base import Ended, Handle, NpusBusy
+from qwen3_ops.errors import BadInput
 from qwen3_ops.recipes import tiny
 
 
@@ -98,6 +99,26 @@ def test_the_setup_waits_on_the_triggerer_for_npus(execute, told, monkeypatch):
         execute("start_container", runtime)
     assert (deferred.value.trigger.npus, deferred.value.method_name) == (8, "execute")
     assert told == ["Waiting: 0 are free: other holds 0,1"]
+
+
+def test_a_host_that_is_described_wrongly_is_not_tried_again(execute, monkeypatch):
+    def no_profile(*args):
+        raise BadInput("the host profile is wrong", source="connection c")
+
+    monkeypatch.setattr(shared_container._SharedContainer, "_runtime", no_profile)
+    with pytest.raises(AirflowFailException, match="the host profile is wrong"):
+        execute("start_container")
+
+
+def test_the_setups_execution_timeout_bounds_its_wait(execute, told, monkeypatch):
+    def start(engine, profile, job):
+        raise NpusBusy("0 are free", wanted=8)
+
+    monkeypatch.setattr(runtime_container, "start", start)
+    runtime = SimpleNamespace(engine=None, profile=cpu().model_copy(update={"container": "shared"}))
+    with pytest.raises(TaskDeferred) as deferred:
+        execute("start_container", runtime, execution_timeout=timedelta(hours=2))
+    assert deferred.value.timeout == timedelta(hours=2)
 
 
 class SharedRuntime:
