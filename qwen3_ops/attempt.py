@@ -19,6 +19,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -94,6 +95,9 @@ def run(folder: Path, record: _Record, command: Sequence[str], *, scripts: Seque
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(scripts), cwd=folder, start_new_session=True
             )
+        except subprocess.CalledProcessError as failure:
+            log.write(failure.stderr + b"error: not started: a script of the host profile's env_scripts failed, see above\n")
+            return record.end(_NOT_STARTED)
         except OSError as error:
             log.write(f"error: {command[0]} can not be started: {error}\n".encode())
             return record.end(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_STARTED)
@@ -117,11 +121,19 @@ def _lock(path: Path, held: contextlib.ExitStack, *, wait: bool) -> bool:
 
 
 def _environment(scripts: Sequence[str]) -> dict[str, str]:
-    """This process's variables after ``scripts`` were sourced; the scripts are the host profile's, never a user's."""
+    """This process's variables after ``scripts`` were sourced; the scripts are the host profile's, never a user's.
+
+    Raises:
+        subprocess.CalledProcessError: one failed; ``stderr`` holds what all of them printed.
+    """
     if not scripts:
         return dict(os.environ)
-    program = 'for script; do . "$script" || exit; done >&2; exec env -0'
-    done = subprocess.run(["/bin/bash", "-c", program, "bash", *scripts], stdout=subprocess.PIPE, check=True)
+    program = 'for script; do . "$script" || { echo "$script: status $?"; exit 1; }; done >&2; exec env -0'
+    with tempfile.TemporaryFile() as said:  # no pipe: what a script leaves running would keep it open
+        done = subprocess.run(["/bin/bash", "-c", program, "bash", *scripts], stdout=subprocess.PIPE, stderr=said, check=False)
+        said.seek(0)
+        done.stderr = said.read()
+    done.check_returncode()
     pairs = (entry.partition("=") for entry in os.fsdecode(done.stdout).split("\0") if entry)
     return {name: value for name, _, value in pairs}
 
