@@ -7,14 +7,13 @@ import json
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from qwen3_airflow.lines import Lines, tell
 from qwen3_airflow.runtimes import PATIENCE, get_runtime
-from qwen3_airflow.runtimes.base import CHUNK, Ended, Handle, NpusBusy, RuntimeUnavailable
+from qwen3_airflow.runtimes.base import CHUNK, Ended, Handle, NpusBusy, RuntimeUnavailable, read_json
 from qwen3_ops.artifacts import write_atomically
 
 if TYPE_CHECKING:
@@ -169,11 +168,8 @@ class NpuTrigger(_EngineTrigger):
 
 
 def _followed(handle: Handle) -> int:
-    path: Path = handle.job_folder / FOLLOWED
-    if not path.exists():
-        return 0
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return int(record["offset"]) if record["attempt"] == handle.attempt else 0
+    record = read_json(handle.job_folder / FOLLOWED)
+    return int(record["offset"]) if record is not None and record["attempt"] == handle.attempt else 0
 
 
 async def _in_thread(function: Any, *args: Any, **kwargs: Any) -> Any:

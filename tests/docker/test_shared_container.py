@@ -186,6 +186,29 @@ def test_stop_lets_the_stage_save_and_leaves_the_container(shared, job, engine, 
     assert len(engine.containers(root, all=False)) == 1
 
 
+def test_stop_reaches_a_stage_in_a_container_whose_own_user_is_another(job, engine, make_runtime, profile, root):
+    named = profile.model_copy(update={"container": "shared", "container_name": "qwen3-test-by-hand", "user": "0"})
+    client = engine.client
+    client.create_container(
+        profile.image,
+        ["/bin/sleep", "600"],
+        name="qwen3-test-by-hand",
+        user="12345",
+        host_config=client.create_host_config(
+            binds=[*(f"{path}:{path}:ro" for path in [*profile.driver_mounts, profile.package_dir]), f"{root}:{root}"]
+        ),
+    )
+    try:
+        client.start("qwen3-test-by-hand")
+        runtime = SharedContainerRuntime(make_runtime(named).engine, named)
+        handle = runtime.submit(job("import time; print('ready', flush=True); time.sleep(600)"))
+        wait_for("a line", lambda: runtime.logs(handle, 0), seconds=30)
+        runtime.stop(handle, grace=60)
+        assert end_of(runtime, handle, seconds=20) == Ended(exit_code=-15)
+    finally:
+        client.remove_container("qwen3-test-by-hand", force=True)
+
+
 def test_stop_is_by_force_after_the_grace(shared, job):
     runtime = shared()
     work = job("import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)")

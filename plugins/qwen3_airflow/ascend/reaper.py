@@ -5,7 +5,6 @@ Everything else ends its containers itself; this is for what a lost machine leav
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from airflow.sdk import BaseOperator
 
 from qwen3_airflow.ascend.hook import DEFAULT_CONN_ID, AscendHook
 from qwen3_airflow.jobs import installation
+from qwen3_airflow.runtimes.base import read_json
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -32,7 +32,7 @@ class ReapContainers(BaseOperator):
 
     Args:
         ascend_conn_id: connection of the host.
-        keep: seconds for which an ended container is left alone.
+        keep: seconds after its creation for which a container is left alone.
 
     Returns:
         Names of the containers that were stopped or removed.
@@ -93,8 +93,5 @@ def reap(engine: Engine, state_of: Callable[[Mapping[str, str]], str | None], *,
 
 def _overdue(labels: dict[str, str], container_id: str) -> bool:
     """Whether it was told to stop and the process that keeps its grace is lost."""
-    path = Path(labels[_PREFIX + "job"]) / "stop.json"
-    if not path.exists():
-        return False
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return bool(told["container"] == container_id and time.time() > told["deadline"] + 60)
+    told = read_json(Path(labels[_PREFIX + "job"]) / "stop.json")
+    return bool(told is not None and told["container"] == container_id and time.time() > told["deadline"] + 60)

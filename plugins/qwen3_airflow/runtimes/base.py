@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -147,3 +148,12 @@ def read_log(folder: Path, offset: int) -> bytes:
             return file.read(CHUNK)
     except FileNotFoundError:
         return b""
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A side file, which is replaced as a whole; None where there is none."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return content

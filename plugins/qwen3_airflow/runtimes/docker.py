@@ -33,7 +33,7 @@ from docker.errors import APIError
 from qwen3_airflow.ascend.leases import Lease, choose, holders, leased
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes import container
-from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, read_log
+from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, read_json, read_log
 from qwen3_airflow.runtimes.engine import CONFLICT, Engine
 from qwen3_airflow.runtimes.image import image_environment, image_findings
 from qwen3_ops.artifacts import write_atomically
@@ -191,11 +191,3 @@ def ended_by_record(handle: Handle, code: int | None) -> Ended:
     told = read_json(handle.job_folder / EXIT)
     error = told["error"] if told is not None and told["exit_code"] == code else None
     return Ended(exit_code=code if code is None else _SIGNALS.get(code, code), error=error)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return content

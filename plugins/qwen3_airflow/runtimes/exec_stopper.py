@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from qwen3_airflow.runtimes.docker import read_json
+from qwen3_airflow.runtimes.base import read_json
 from qwen3_airflow.runtimes.engine import Engine, EngineAddress
 from qwen3_airflow.runtimes.shared import lives
 from qwen3_ops.attempt import ATTEMPT
@@ -22,13 +22,19 @@ _PERIOD = 0.5
 _KILL = "import os, sys; os.kill(int(sys.argv[1]), int(sys.argv[2]))"
 
 
-def stop(engine: Engine, *, container: str, python: str, folder: Path, attempt: str, grace: float) -> None:
+def stop(engine: Engine, *, container: str, python: str, folder: Path, attempt: str, grace: float, user: str = "") -> None:
     """SIGTERM to the attempt now, SIGKILL to its stage after ``grace`` seconds; returns when it has ended."""
     deadline = time.monotonic() + grace
-    _signal(engine, container, python, _pid(folder, attempt, "pid"), signal.SIGTERM)
+
+    def send(number: signal.Signals, pid: int | None) -> None:
+        if pid is not None:
+            created = engine.call("exec_create", container, [python, "-c", _KILL, str(pid), str(int(number))], user=user)
+            engine.call("exec_start", created["Id"])
+
+    send(signal.SIGTERM, _pid(folder, attempt, "pid"))
     while lives(engine, container, attempt):
         if time.monotonic() >= deadline:  # its child's end lets the attempt close its record
-            _signal(engine, container, python, _pid(folder, attempt, "child") or _pid(folder, attempt, "pid"), signal.SIGKILL)
+            send(signal.SIGKILL, _pid(folder, attempt, "child") or _pid(folder, attempt, "pid"))
         time.sleep(_PERIOD)
 
 
@@ -36,12 +42,6 @@ def _pid(folder: Path, attempt: str, key: str) -> int | None:
     """As the container numbers its processes."""
     record = read_json(folder / ATTEMPT)
     return None if record is None or record["id"] != attempt else record[key]
-
-
-def _signal(engine: Engine, container: str, python: str, pid: int | None, number: signal.Signals) -> None:
-    if pid is not None:
-        created = engine.call("exec_create", container, [python, "-c", _KILL, str(pid), str(int(number))])
-        engine.call("exec_start", created["Id"])
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ _REMEDY = (
 def image_environment(engine: Engine, profile: HostProfile) -> dict[str, str]:
     """Variables that the profile's image sets. Raises as :func:`require_image`."""
     found = require_image(engine, profile)
-    return dict(pair.split("=", 1) for pair in found["Config"]["Env"] or [])
+    return dict(pair.split("=", 1) for pair in found["Config"].get("Env") or [])
 
 
 def image_findings(engine: Engine, profile: HostProfile) -> list[Finding]:

@@ -20,9 +20,8 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, read_log
+from qwen3_airflow.runtimes.base import EXIT, LOG, Ended, Handle, Job, read_json, read_log
 from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.findings import Finding
 from qwen3_ops.procfs import Identity, identify, is_session_leader, with_variable
@@ -71,7 +70,7 @@ class LocalRuntime:
         return handle
 
     def find(self, job: Job) -> Handle | None:
-        record = _read_json(job.folder / PROCESS)
+        record = read_json(job.folder / PROCESS)
         if record is not None:
             identity = Identity(**record["identity"])
             if identity.is_alive():
@@ -86,7 +85,7 @@ class LocalRuntime:
         code = child.poll() if child is not None else None
         if code is None and self._identities[handle.id].is_alive():
             return None
-        told = _read_json(handle.job_folder / EXIT)
+        told = read_json(handle.job_folder / EXIT)
         if told is not None:
             return Ended(exit_code=told["exit_code"], error=told["error"])
         return Ended(exit_code=code)
@@ -95,7 +94,7 @@ class LocalRuntime:
         return read_log(handle.job_folder, offset)
 
     def stop(self, handle: Handle, *, grace: float) -> None:
-        record = _read_json(handle.job_folder / PROCESS)
+        record = read_json(handle.job_folder / PROCESS)
         if record is None or record["stopping"]:
             return
         write_atomically(handle.job_folder / PROCESS, json.dumps({**record, "stopping": True}))
@@ -129,11 +128,3 @@ def _environment(job: Job) -> dict[str, str]:
     """The worker's environment without Airflow's own part, which holds its secrets."""
     inherited = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW_")}
     return {**inherited, "PYTHONUNBUFFERED": "1", JOB_VARIABLE: str(job.folder)}
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return content

@@ -23,8 +23,7 @@ from docker.errors import APIError
 from qwen3_airflow.ascend.leases import Lease, leased
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes import container
-from qwen3_airflow.runtimes.base import Job
-from qwen3_airflow.runtimes.docker import read_json
+from qwen3_airflow.runtimes.base import Job, read_json
 from qwen3_airflow.runtimes.engine import CONFLICT, Engine
 from qwen3_airflow.runtimes.image import image_environment
 from qwen3_ops.artifacts import write_atomically

@@ -25,8 +25,8 @@ from docker.errors import APIError
 from qwen3_airflow.ascend.leases import choose, holders
 from qwen3_airflow.ascend.profile import HostProfile
 from qwen3_airflow.runtimes import container
-from qwen3_airflow.runtimes.base import Ended, Handle, Job, read_log
-from qwen3_airflow.runtimes.docker import STOPPER_LOG, ended_by_record, read_json, start_stopper
+from qwen3_airflow.runtimes.base import Ended, Handle, Job, read_json, read_log
+from qwen3_airflow.runtimes.docker import STOPPER_LOG, ended_by_record, start_stopper
 from qwen3_airflow.runtimes.engine import CONFLICT, NOT_FOUND, Engine
 from qwen3_airflow.runtimes.image import image_findings
 from qwen3_airflow.runtimes.run_container import shared_name, start_again
@@ -117,6 +117,7 @@ class SharedContainerRuntime:
             "python": self.profile.python,
             "folder": str(handle.job_folder),
             "attempt": handle.attempt,
+            "user": self.profile.user or "",  # the stage's own: another may not send it signals
         }
         start_stopper("exec_stopper", order, log=handle.job_folder / STOPPER_LOG)
 

@@ -60,6 +60,13 @@ def test_an_image_that_is_there_is_not_pulled():
     assert engine.pulled == []
 
 
+@pytest.mark.parametrize("config", [{"Env": None}, {}])
+def test_an_image_may_set_no_variables(config, monkeypatch):
+    """Engines from API 1.50 on leave out what is empty."""
+    monkeypatch.setitem(FOUND, "Config", config)
+    assert image_environment(FakeEngine(present=True), cpu()) == {}
+
+
 def test_one_that_a_registry_has_is_pulled():
     engine = FakeEngine(present=False, pull={"status": "Downloaded"})
     assert require_image(engine, cpu()) == FOUND
