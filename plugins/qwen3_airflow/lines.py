@@ -16,7 +16,8 @@ class Lines:
 
     def feed(self, piece: bytes) -> list[str]:
         """The lines that ``piece`` completes."""
-        *whole, self._rest = (self._rest + self._decoder.decode(piece)).split("\n")
+        *whole, rest = (self._rest + self._decoder.decode(piece)).split("\n")
+        self._rest = rest[rest.rstrip("\r").rfind("\r") + 1 :]  # states that were drawn over are not kept
         return [_last_state(line) for line in whole]
 
     def finish(self) -> list[str]:
