@@ -20,6 +20,7 @@ from docker import APIClient
 from qwen3_airflow.runtimes.base import RuntimeUnavailable
 
 NOT_FOUND, CONFLICT = 404, 409
+_NOT_NOW = (502, 503, 504)  # of a dockerd whose containerd is away, or of a proxy before it
 
 CALL_TIMEOUT = 60  # seconds for one call of the engine; none of ours waits for a container
 
@@ -158,8 +159,8 @@ class Engine:
     def _absence_told(self) -> Iterator[None]:
         try:
             yield
-        except APIError:
-            raise
         except (RequestException, DockerException, OSError) as error:  # refused, timed out, cut off
+            if isinstance(error, APIError) and error.status_code not in _NOT_NOW:
+                raise
             self.close()
             raise RuntimeUnavailable(f"the Docker Engine at {self.address.url} does not answer: {error}") from error

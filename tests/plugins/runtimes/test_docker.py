@@ -107,6 +107,21 @@ def test_a_start_whose_answer_was_lost_is_not_repeated_on_a_container_that_has_e
     assert client.started == 1, "it would train twice"
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_an_engine_whose_containerd_is_away_is_asked_again(runtime, client, job, status):
+    """As in an upgrade of containerd; dockerd itself answers all the while."""
+    answers = [APIError("connection closed: unavailable", response=response(status)), None]
+
+    def start_or_not():
+        if answer := answers.pop(0):
+            client.found["State"]["Status"] = "created"
+            raise answer
+
+    client.on_start = start_or_not
+    runtime.submit(job)
+    assert (client.created, client.started) == (1, 2)
+
+
 @pytest.mark.parametrize(("code", "told"), [(0, Ended(exit_code=0)), (2, Ended(exit_code=2, error="no such column"))])
 def test_a_process_that_the_kernel_killed_inside_is_not_the_containers_end(runtime, client, job, code, told):
     """The engine's OOMKilled is set by any process of the container, a loader's helper included."""
