@@ -129,7 +129,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
             with contextlib.suppress(FileNotFoundError):
                 final.rmdir()  # an empty folder made by hand, as the runbook's mkdir -p does
             staging.rename(final)
-            _sync_folder(final.parent)
+            sync_folder(final.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -227,7 +227,8 @@ def link(target: Path, name: Path) -> None:
     temporary.replace(name)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring to the disk which names ``folder`` holds: a rename in it may not outlive a power cut before."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -57,6 +57,8 @@ bool = ElementType("bool", 1)
 WEIGHTS: Mapping[Dtype, ElementType] = {"bf16": bfloat16, "fp16": float16, "fp32": float32}
 """The three that weights have."""
 
+UNQUANTIZED = "Give weights of bf16, fp16 or fp32, not quantized ones."
+
 STORAGE_CLASSES: Mapping[str, ElementType] = {
     "BFloat16Storage": bfloat16,
     "HalfStorage": float16,

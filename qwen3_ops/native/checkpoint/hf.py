@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -16,7 +17,7 @@ from qwen3_ops.model import Dtype, ModelSpec, ModelType, read_json
 from qwen3_ops.native.checkpoint.disk import require_space
 from qwen3_ops.native.checkpoint.dtypes import ElementType, element_type
 from qwen3_ops.native.checkpoint.modules import base_names, hf_names, shape_of
-from qwen3_ops.native.checkpoint.placed_file import Sink
+from qwen3_ops.native.checkpoint.placed_file import Buffers, Sink
 from qwen3_ops.native.checkpoint.safetensors_file import SafetensorsFile, SafetensorsWriter
 from qwen3_ops.native.checkpoint.sharding import hf_runs, hf_shapes
 from qwen3_ops.native.checkpoint.state import Part, Source, check_names, check_shape
@@ -57,7 +58,12 @@ class HfWeights:
     def __init__(self, folder: Path, *, model_type: ModelType = "qwen3") -> None:
         self.folder = folder
         self.model = ModelSpec.from_hf(folder, model_type=model_type)
-        self._files = {name: file for file in _open_files(folder) for name in file.specs}
+        self._files: dict[str, SafetensorsFile] = {}
+        for file in _open_files(folder):
+            for twice in self._files.keys() & file.specs.keys():
+                both = f"{twice}, in {self._files[twice].path.name} and {file.path.name}"
+                raise BadInput("a tensor lies in two files", value=both, source=folder, remedy="Copy the model into an empty folder.")
+            self._files |= dict.fromkeys(file.specs, file)
         expected = {name: shape for mcore in base_names(self.model) for name, shape in _hf_shapes_of(mcore, self.model)}
         # Small tied models are published with a copy of the embedding as lm_head.
         tied_copy = set() if self.model.untie_embeddings_and_output_weights else {"lm_head.weight"}
@@ -165,8 +171,11 @@ def write_planned(
 ) -> None:
     """Write the safetensors files of ``plan``."""
     require_space(folder, sum(spec.nbytes for tensors in plan.files.values() for spec in tensors.values()))
+    buffers = Buffers()
     with ExitStack() as stack:
-        writers = {file: stack.enter_context(closing(SafetensorsWriter(folder / file, tensors))) for file, tensors in plan.files.items()}
+        writers = {
+            file: stack.enter_context(closing(SafetensorsWriter(folder / file, tensors, buffers))) for file, tensors in plan.files.items()
+        }
 
         def open_sink(part: Part) -> Sink:
             file, _, name = part.ref.partition(":")
@@ -206,12 +215,20 @@ def _plan_shards(specs: Mapping[str, TensorSpec], max_shard_bytes: int) -> dict[
 def write_config(folder: Path, *, base: Path, dtype: ElementType) -> None:
     """The base model's config.json with the dtype of the weights, generation_config.json and tokenizer files."""
     config = read_json(base / "config.json", what="the base model's config.json")
-    key = "dtype" if "dtype" in config else "torch_dtype"
-    if config.get(key) == dtype.name:
-        shutil.copyfile(base / "config.json", folder / "config.json")
+    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
+    if all(config.get(key) == dtype.name for key in keys):
+        _copy(base / "config.json", folder / "config.json")
     else:
-        changed: dict[str, Any] = {**config, key: dtype.name}
+        changed: dict[str, Any] = {**config, **dict.fromkeys(keys, dtype.name)}
         write_atomically(folder / "config.json", json.dumps(changed, indent=2, ensure_ascii=False) + "\n")
     for file in ("generation_config.json", *TOKENIZER_FILES):
         if (base / file).is_file():
-            shutil.copyfile(base / file, folder / file)
+            _copy(base / file, folder / file)
+
+
+def _copy(file: Path, to: Path) -> None:
+    """Onto the disk: the folder is published by a rename, which may outlive a power cut that the bytes do not."""
+    with file.open("rb") as read, to.open("xb") as written:
+        shutil.copyfileobj(read, written)
+        written.flush()
+        os.fsync(written.fileno())

@@ -19,7 +19,7 @@ from qwen3_ops.native.checkpoint.dtypes import ElementType, as_torch_dtype, elem
 from qwen3_ops.native.checkpoint.mcore_reader import VOCABULARY, stored_shape, tensor_ref
 from qwen3_ops.native.checkpoint.megatron_args import build_args, pad_vocab_size
 from qwen3_ops.native.checkpoint.modules import shape_of
-from qwen3_ops.native.checkpoint.placed_file import Sink
+from qwen3_ops.native.checkpoint.placed_file import Buffers, Sink
 from qwen3_ops.native.checkpoint.rank_file import FILE_NAME
 from qwen3_ops.native.checkpoint.rank_writer import RankFileWriter
 from qwen3_ops.native.checkpoint.schema import LoraLayers, Schema
@@ -199,9 +199,10 @@ def write_source(
     fitted = Fitted(source, model=model, rows=padded, lora_r=lora_r)
     final = iteration_folder(folder, iteration)
     staging = folder / f".{final.name}.{uuid.uuid4().hex[:8]}.tmp"
-    require_space(folder, sum(spec.nbytes for chunks in plan.ranks.values() for chunk in chunks for spec in chunk.values() if spec))
+    nbytes = sum(spec.nbytes for chunks in plan.ranks.values() for chunk in chunks for spec in chunk.values() if spec)
     try:
         with writing(folder):
+            require_space(folder, nbytes)
             _write_ranks(staging, plan, fitted, args=args, layout=layout, recorder=recorder, progress=progress)
             beside(staging)
             _replace(final, staging)
@@ -223,10 +224,12 @@ def _write_ranks(
 ) -> None:
     with ExitStack() as stack:
         writers: dict[Rank, RankFileWriter] = {}
+        buffers = Buffers()
         for rank, chunks in plan.ranks.items():
             path = staging / layout.rank_folder(*rank) / FILE_NAME
             path.parent.mkdir(parents=True)
-            writers[rank] = stack.enter_context(closing(RankFileWriter(path, args=args, iteration=args.iteration, chunks=chunks)))
+            writer = RankFileWriter(path, args=args, iteration=args.iteration, chunks=chunks, buffers=buffers)
+            writers[rank] = stack.enter_context(closing(writer))
 
         def open_sink(part: Part) -> Sink:
             place = plan.places[part.ref]
@@ -242,5 +245,10 @@ def _replace(final: Path, staging: Path) -> None:
     old = staging.with_suffix(".old")
     if final.exists():
         final.rename(old)
-    staging.rename(final)
+    try:
+        staging.rename(final)
+    except BaseException:  # Interrupted too, whose signal comes when it likes
+        if old.exists():
+            old.rename(final)
+        raise
     shutil.rmtree(old, ignore_errors=True)

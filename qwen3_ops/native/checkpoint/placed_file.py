@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,22 @@ _MOST_KEPT = 8 << 20  # bytes, less than a block each, that wait for being writt
 Bytes = NDArray[np.uint8]
 
 
+class Buffers:
+    """Memory for `PlacedFile.write_blocks`, shared by all files of one result: as much as is in use at once, however many they are."""
+
+    def __init__(self) -> None:
+        self._free: list[Bytes] = []
+
+    def borrow(self) -> Bytes:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return np.frombuffer(mmap.mmap(-1, _BUFFER), np.uint8)
+
+    def give_back(self, buffer: Bytes) -> None:
+        self._free.append(buffer)
+
+
 class PlacedFile:
     """A new file that is written at given offsets.
 
@@ -33,11 +50,13 @@ class PlacedFile:
         OSError: it can not be made.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, buffers: Buffers) -> None:
+        self.path, self.buffers = path, buffers
         self._cached = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self._direct = _open_direct(path)
-        self._buffers: list[Bytes] = []
+        # A writer that fails before it is one can not be closed: the disk may have no room for its file.
+        opened = (self._cached, self._direct)
+        self._closers = [weakref.finalize(self, os.close, descriptor) for descriptor in opened if descriptor is not None]
         self._lock = threading.Lock()
         self._small: list[tuple[int, bytes]] = []
         self._kept = 0  # bytes of it
@@ -98,20 +117,9 @@ class PlacedFile:
         self._write_small()
         os.fsync(self._cached)
 
-    def borrow(self) -> Bytes:
-        """A buffer for `write_blocks`, to be given back."""
-        try:
-            return self._buffers.pop()
-        except IndexError:
-            return np.frombuffer(mmap.mmap(-1, _BUFFER), np.uint8)
-
-    def give_back(self, buffer: Bytes) -> None:
-        self._buffers.append(buffer)
-
     def close(self) -> None:
-        for descriptor in (self._cached, self._direct):
-            if descriptor is not None and descriptor >= 0:
-                os.close(descriptor)
+        for close in self._closers:
+            close()
         self._cached, self._direct = -1, None
 
 
@@ -140,7 +148,7 @@ class Sink:
             self._at = self._kept = self._at + len(data)
             return
         if self._buffer is None:
-            self._buffer = self._file.borrow()
+            self._buffer = self._file.buffers.borrow()
         rest = np.frombuffer(data, np.uint8)
         while len(rest):
             place = self._buffer[self._at - self._base :][: len(rest)]
@@ -155,7 +163,7 @@ class Sink:
             raise ValueError(f"{self._at - self._start} bytes were added where {self._end - self._start} were announced")
         if self._buffer is not None:
             self._flush(self._buffer)
-            self._file.give_back(self._buffer)
+            self._file.buffers.give_back(self._buffer)
             self._buffer = None
         self._done(self._crc)
 

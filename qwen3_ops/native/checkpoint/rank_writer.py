@@ -16,7 +16,7 @@ from zlib_ng.zlib_ng import crc32
 
 from qwen3_ops.native.checkpoint import torch_names, zip_format
 from qwen3_ops.native.checkpoint.dtypes import ElementType
-from qwen3_ops.native.checkpoint.placed_file import PlacedFile, Sink
+from qwen3_ops.native.checkpoint.placed_file import Buffers, PlacedFile, Sink
 from qwen3_ops.native.checkpoint.tensor_spec import TensorSpec
 
 _ROOT = "model_optim_rng"
@@ -29,7 +29,9 @@ class RankFileWriter:
         chunks: model chunks, each key -> tensor, or None for an empty entry. One without virtual stages.
     """
 
-    def __init__(self, path: Path, *, args: Namespace, iteration: int, chunks: Sequence[Mapping[str, TensorSpec | None]]) -> None:
+    def __init__(
+        self, path: Path, *, args: Namespace, iteration: int, chunks: Sequence[Mapping[str, TensorSpec | None]], buffers: Buffers
+    ) -> None:
         names = ["model"] if len(chunks) == 1 else [f"model{number}" for number in range(len(chunks))]
         content = {
             "args": args,
@@ -38,7 +40,7 @@ class RankFileWriter:
             **{name: OrderedDict(chunk) for name, chunk in zip(names, chunks, strict=True)},
             "num_floating_point_operations_so_far": 0,
         }
-        self._file = PlacedFile(path)
+        self._file = PlacedFile(path, buffers)
         self._records: list[zip_format.Record] = []
         self._crcs: dict[int, int] = {}
         for name, data in (("data.pkl", _pickled(content)), ("byteorder", b"little")):

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_ops.errors import BadInput
-from qwen3_ops.native.checkpoint.dtypes import SAFETENSORS_DTYPES
-from qwen3_ops.native.checkpoint.placed_file import PlacedFile, Sink
+from qwen3_ops.native.checkpoint.dtypes import SAFETENSORS_DTYPES, UNQUANTIZED
+from qwen3_ops.native.checkpoint.placed_file import Buffers, PlacedFile, Sink
 from qwen3_ops.native.checkpoint.tensor_file import TensorFile
 from qwen3_ops.native.checkpoint.tensor_spec import Bits, TensorSpec
 
@@ -65,7 +65,7 @@ class SafetensorsFile:
     def _entry(self, name: str, entry: Any) -> tuple[TensorSpec, int]:
         dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
         if dtype is None:
-            raise BadInput("a weight's dtype is not supported", value=f"{name} is {entry['dtype']}", source=self.path)
+            raise BadInput("a weight's dtype is not supported", value=f"{name} is {entry['dtype']}", source=self.path, remedy=UNQUANTIZED)
         shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
         if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
             raise ValueError(f"the header's entry of {name}")
@@ -88,7 +88,7 @@ class SafetensorsFile:
 class SafetensorsWriter:
     """Writes one file; every tensor has its place from the start, so they may come in any order and from several threads."""
 
-    def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
+    def __init__(self, path: Path, specs: Mapping[str, TensorSpec], buffers: Buffers) -> None:
         names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         end = 0
@@ -100,7 +100,7 @@ class SafetensorsWriter:
         start = _LENGTH.size + len(text)
         self._places = {name: (start + entry["data_offsets"][0], specs[name].nbytes) for name, entry in header.items() if name in specs}
         self._written: set[str] = set()
-        self._file = PlacedFile(path)
+        self._file = PlacedFile(path, buffers)
         self._file.reserve(start + end)
         self._file.write(0, _LENGTH.pack(len(text)) + text)
 

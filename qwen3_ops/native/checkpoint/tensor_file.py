@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen3_ops.errors import BadInput
+from qwen3_ops.errors import BadInput, Infrastructure
 from qwen3_ops.native.checkpoint.dtypes import ElementType
 from qwen3_ops.native.checkpoint.tensor_spec import Bits, as_bytes
 
@@ -38,10 +38,14 @@ class TensorFile:
 
         Raises:
             BadInput: the file ends before.
+            Infrastructure: the disk fails; the system's own error does not name the file.
         """
         view = as_bytes(bits)
         while view:  # one call reads 2 GiB at most
-            count = os.preadv(self._descriptor, [view], offset)
+            try:
+                count = os.preadv(self._descriptor, [view], offset)
+            except OSError as error:
+                raise Infrastructure("the file can not be read", value=error, source=self.path, remedy="Look at its disk.") from error
             if not count:
                 raise BadInput("the file became shorter while it was read", value=f"it ends before byte {offset}", source=self.path)
             view, offset = view[count:], offset + count

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from qwen3_ops.native.checkpoint import placed_file
-from qwen3_ops.native.checkpoint.placed_file import PlacedFile, Sink
+from qwen3_ops.native.checkpoint.placed_file import Buffers, PlacedFile, Sink
 
 BLOCK = placed_file._BLOCK
 ENDS = [0, 64, 64, 90_001, 90_002, 90_002 + BLOCK, 200_000, 200_000 + BLOCK - 1, 600_000]
@@ -25,7 +25,7 @@ ENDS = [0, 64, 64, 90_001, 90_002, 90_002 + BLOCK, 200_000, 200_000 + BLOCK - 1,
 def write(path: Path, data: bytes) -> None:
     """Each range between ``ENDS`` in two unequal steps, the last range first."""
     crcs: dict[int, int] = {}
-    file = PlacedFile(path)
+    file = PlacedFile(path, Buffers())
     file.reserve(len(data) - 100)
     for begin, end in reversed(list(pairwise(ENDS))):
         sink = Sink(file, begin, end - begin, partial(crcs.__setitem__, begin))
@@ -102,7 +102,7 @@ def test_blocks_that_can_not_be_taken(tmp_path: Path, monkeypatch: pytest.Monkey
         return -1
 
     monkeypatch.setattr(placed_file.ctypes, "CDLL", lambda *args, **options: SimpleNamespace(fallocate=fallocate))
-    file = PlacedFile(tmp_path / "file")
+    file = PlacedFile(tmp_path / "file", Buffers())
     with pytest.raises(OSError, match="no room") if told else nullcontext():
         file.reserve(1000)
     file.close()
@@ -110,7 +110,7 @@ def test_blocks_that_can_not_be_taken(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_missing_bytes_are_noticed(tmp_path: Path) -> None:
-    file = PlacedFile(tmp_path / "file")
+    file = PlacedFile(tmp_path / "file", Buffers())
     sink = Sink(file, 0, 3, lambda crc: None)
     sink.add(memoryview(b"ab"))
     with pytest.raises(ValueError, match="2 bytes were added where 3 were announced"):
