@@ -128,11 +128,16 @@ def read_certificate(folder: Path) -> Certificate:
     """Raises BadInput where there is none, or one that is damaged."""
     path = folder / CERTIFICATE
     try:
-        return Certificate.model_validate_json(path.read_text(encoding="utf-8"))
+        certificate = Certificate.model_validate_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadInput("there is no certificate", value=path, remedy="Give the --save-dir of a convert-ckpt of qwen3-ops.") from error
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise BadInput("the certificate can not be read", value=error, source=path) from error
+    files = [certificate.result.path, *(ref.partition(":")[0] for ref in certificate.result.tensors)]
+    for file in files:
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise BadInput("the certificate is of files elsewhere", value=file, source=path, remedy="It can only prove those beside it.")
+    return certificate
 
 
 class CertificateRecorder:

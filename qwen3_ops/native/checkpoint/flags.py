@@ -119,6 +119,11 @@ class FLAGS(Flags):
     def lora_flags(self) -> bool:
         return any((self.lora_load, self.lora_r, self.lora_alpha, self.lora_target_modules))
 
+    @property
+    def adapter_extra(self) -> tuple[Path, ...]:
+        """Further folders of the checkpoint with the LoRA, which is ``--load-dir`` itself where there is no ``--lora-load``."""
+        return self.load_dir_extra if self.lora_load is None else self.lora_load_extra
+
     def layout(self, source: ParallelLayout) -> ParallelLayout:
         """Of the result. ``source`` is kept whole where no flag says anything; else its sizes are, where they are not given."""
         given = {

@@ -33,8 +33,12 @@ class Prepared:
         return self._source.parts(name)
 
     def make(self, name: str) -> Whole:
-        whole = self._source.make(name)
-        return whole.checked(partial(refuse_not_finite, name, whole.dtype, source=self._folder)).cast(self._dtype)
+        made = self._source.make(name)
+        whole = made.checked(partial(refuse_not_finite, name, made.dtype, source=self._folder))
+        if whole.dtype == self._dtype:
+            return whole
+        too_large = f"Values are too large for {self._dtype.name}: choose another --params-dtype."
+        return whole.cast(self._dtype).checked(partial(refuse_not_finite, name, self._dtype, source=self._folder, remedy=too_large))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,8 @@ class Opened:
         source: makes its tensors in ``dtype``.
         model: ``padded_vocab_size`` is the number of rows that ``source`` makes.
         layout: of the checkpoint; None for a Hugging Face folder.
+        iteration: of the result; of a Hugging Face folder's, 1.
+        source_iteration: of the checkpoint in ``folder``: an adapter that brings its own base has one of its own.
         args: of the checkpoint, carried over to the next one.
         found: dtype of the weights as they lie there, None where they differ.
         merging: the merge that ``source`` does, or None.
@@ -57,6 +63,7 @@ class Opened:
     dtype: ElementType
     found: ElementType | None
     iteration: int = 1
+    source_iteration: int | None = None
     layout: ParallelLayout | None = None
     grouped_gemm: bool = False
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +79,7 @@ class Opened:
             type="hf" if self.layout is None else "mg",
             path=str(self.folder.absolute()),
             extra=tuple(str(item.absolute()) for item in self.extra),
-            iteration=None if self.layout is None else self.iteration,
+            iteration=self.source_iteration,
             model=self.model,
             layout=self.layout,
             grouped_gemm=self.grouped_gemm,
@@ -125,7 +132,8 @@ def opened_mg(
         model=base.model.model_copy(update={"padded_vocab_size": base.padded_vocab_size}),
         dtype=dtype,
         found=base.dtype,
-        iteration=checkpoint.iteration,
+        iteration=checkpoint.iteration or 1,  # the next one of a release is the first
+        source_iteration=base.iteration,
         layout=base.layout,
         grouped_gemm=base.grouped_gemm,
         args={**vars(checkpoint.args), "lora_target_modules": [], "lora_ckpt_filter": False},

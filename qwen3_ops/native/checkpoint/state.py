@@ -68,7 +68,9 @@ class Source(Protocol):
         """The stored tensors that the original side of ``make(name)`` is made of."""
 
 
-def refuse_not_finite(name: str, dtype: ElementType, first: int, rows: Bits, *, source: object) -> None:
+def refuse_not_finite(
+    name: str, dtype: ElementType, first: int, rows: Bits, *, source: object, remedy: str = "Use an older checkpoint."
+) -> None:
     """Raises BadInput when ``rows`` of the tensor, which begin with row ``first``, hold NaN or infinity.
 
     Read as unsigned integers these are the largest numbers; as signed ones, the largest of those without a sign.
@@ -81,7 +83,7 @@ def refuse_not_finite(name: str, dtype: ElementType, first: int, rows: Bits, *, 
         count = int(np.count_nonzero(found))
         if count:
             value = f"{name}, {count} in rows {first} to {first + len(rows) - 1}"
-            raise BadInput(f"weights hold {what}", value=value, source=source, remedy="Use an older checkpoint.")
+            raise BadInput(f"weights hold {what}", value=value, source=source, remedy=remedy)
 
 
 def check_names(found: Iterable[str], expected: Iterable[str], *, source: object) -> None:

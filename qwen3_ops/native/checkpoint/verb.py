@@ -92,7 +92,7 @@ def _open_mg(flags: FLAGS, ctx: Context) -> Opened:
         dtype=_dtype(flags, base.dtype, ctx),
         extra=flags.load_dir_extra,
         adapter=adapter,
-        adapter_extra=flags.lora_load_extra if flags.lora_load is not None else flags.load_dir_extra,
+        adapter_extra=flags.adapter_extra,
         settings=settings,
         precision=flags.merge_precision,
     )
@@ -144,7 +144,7 @@ def _to_mcore(opened: Opened, flags: FLAGS, ctx: Context) -> Outcome:
     check_layout(opened.model, layout)
     grouped = flags.moe_grouped_gemm or (opened.grouped_gemm and not flags.no_moe_grouped_gemm)
     multiple = flags.make_vocab_size_divisible_by or 1
-    recorder, iteration = CertificateRecorder(), opened.iteration or 1
+    recorder, iteration = CertificateRecorder(), opened.iteration
     with ctx.events.progress("converting", total=_nbytes(opened.model, opened.dtype), unit="bytes") as bar:
         write_source(
             flags.save_dir,
@@ -195,7 +195,7 @@ def _adapter_to_hf(flags: FLAGS, ctx: Context) -> Outcome:
         raise BadInput("the checkpoint holds no LoRA weights", value=flags.load_dir, remedy="Give --lora-load.")
     settings = settings_of(adapter, given_r=flags.lora_r, given_alpha=flags.lora_alpha, given_targets=flags.lora_target_modules)
     assert adapter.lora is not None  # settings_of made sure
-    opened = opened_mg(adapter, dtype=_dtype(flags, adapter.dtype, ctx), extra=flags.lora_load_extra)
+    opened = opened_mg(adapter, dtype=_dtype(flags, adapter.dtype, ctx), extra=flags.adapter_extra)
     plan = peft_adapter.plan_adapter(adapter.model, lora=adapter.lora, r=settings.r, dtype=opened.dtype)
     recorder = CertificateRecorder()
     with staged_folder(flags.save_dir / HF_FOLDER) as folder:

@@ -25,10 +25,11 @@ from qwen3_ops.native.checkpoint.hf import HfWeights, plan_weights
 from qwen3_ops.native.checkpoint.lora import LoraSettings
 from qwen3_ops.native.checkpoint.mcore_reader import VOCABULARY, open_checkpoint
 from qwen3_ops.native.checkpoint.mcore_writer import Fitted, plan_checkpoint
-from qwen3_ops.native.checkpoint.rank_file import RankFile
+from qwen3_ops.native.checkpoint.rank_file import FILE_NAME, RankFile
 from qwen3_ops.native.checkpoint.safetensors_file import SafetensorsFile
 from qwen3_ops.native.checkpoint.schema import Schema
 from qwen3_ops.native.checkpoint.sources import Opened, Prepared, opened_hf, opened_mg
+from qwen3_ops.native.checkpoint.tracker import TRACKER, iteration_folder, read_tracker
 from qwen3_ops.native.checkpoint.transfer import digest, transfer
 
 Verdict = Literal["proven", "failed", "not checked"]
@@ -76,13 +77,13 @@ def _claim(text: str, check: Callable[[], str]) -> Claim:
 
 
 def _recheck(folder: Path, side: Side) -> str:
-    files: dict[str, RankFile | SafetensorsFile] = {}
-    stored: set[str] = set()
-    for ref in side.tensors:
-        name = ref.partition(":")[0]
-        if name not in files:
-            files[name] = SafetensorsFile(folder / name) if name.endswith(".safetensors") else RankFile(folder / name)
-            stored |= {f"{name}:{key}" for key in _keys(files[name])}
+    if side.type == "mg" and read_tracker(folder) != side.iteration:
+        raise ValueError(f"{TRACKER} names iteration {read_tracker(folder)}, not {side.iteration}")
+    listed = {ref.partition(":")[0] for ref in side.tensors}
+    pattern = "*.safetensors" if side.iteration is None else f"{iteration_folder(Path(), side.iteration)}/*/{FILE_NAME}"
+    names = sorted(listed | {str(path.relative_to(folder)) for path in folder.glob(pattern)})
+    files = {name: SafetensorsFile(folder / name) if name.endswith(".safetensors") else RankFile(folder / name) for name in names}
+    stored = {f"{name}:{key}" for name, file in files.items() for key in _keys(file)}
     _equal(side.tensors, {ref: _digested(files[ref.partition(":")[0]], ref, side.tensors.get(ref)) for ref in stored})
     return f"{len(stored)} tensors in {len(files)} files"
 
@@ -108,7 +109,7 @@ def _digested(file: RankFile | SafetensorsFile, ref: str, like: TensorRecord | N
     sizes = [size for size, _ in like.blocks]
     flat = bits.reshape(-1) if like.axis == "elements" else bits
     axis = 1 if like.axis == "columns" else 0
-    if sum(sizes) != flat.shape[axis]:
+    if axis >= flat.ndim or min(sizes, default=0) < 0 or sum(sizes) != flat.shape[axis]:
         return None
     blocks = tuple((size, digest(piece)) for size, piece in zip(sizes, np.split(flat, np.cumsum(sizes)[:-1], axis=axis), strict=True))
     return TensorRecord(dtype=dtype.name, shape=bits.shape, axis=like.axis, blocks=blocks)
@@ -118,8 +119,9 @@ def _round_trip(folder: Path, certificate: Certificate) -> str:
     result, source = certificate.result, certificate.source
     if result.type == "peft":
         raise _Unproven("an adapter has no inverse: each A is given to several layers")
-    if source.dtype != result.dtype:
-        raise _Unproven(f"the dtype changed from {source.dtype or 'several'} to {result.dtype}, which can not be undone")
+    changed = sorted({record.dtype for record in source.tensors.values()} - {result.dtype})
+    if changed:
+        raise _Unproven(f"the dtype changed from {' and '.join(changed)} to {result.dtype}, which can not be undone")
     opened = _open(result, folder / result.path, certificate)
     recorder = _converted(opened, source)
     found, wanted = _by_name(recorder.tensors("result")), _by_name(source.tensors)
@@ -152,7 +154,8 @@ def _again(certificate: Certificate, source: Path | None, adapter: Path | None) 
     merge = certificate.merge
     folder = source or Path(certificate.source.path)
     folders = [folder] if merge is None else [folder, adapter or Path(merge.adapter)]
-    gone = [item for item in folders if not item.is_dir()]
+    extra = (*certificate.source.extra, *(() if merge is None else merge.adapter_extra))
+    gone = [item for item in (*folders, *map(Path, extra)) if not item.is_dir()]
     if gone:
         raise _Unproven(f"{gone[0]} is not there")
     opened = _open(certificate.source, folder, certificate, adapter=None if merge is None else folders[1])
@@ -197,7 +200,7 @@ def _converted(opened: Opened, target: Side) -> CertificateRecorder:
     if target.type == "hf":
         jobs = plan_weights(model, dtype=opened.dtype).jobs
     elif target.type == "peft":
-        adapter = open_checkpoint(opened.folder, opened.iteration, extra=opened.extra)
+        adapter = open_checkpoint(opened.folder, opened.source_iteration, extra=opened.extra)
         if adapter.lora is None or adapter.lora_r is None:
             raise BadInput("the checkpoint holds no LoRA weights", value=opened.folder)
         jobs = peft_adapter.plan_adapter(model, lora=adapter.lora, r=adapter.lora_r, dtype=opened.dtype).jobs
@@ -214,7 +217,8 @@ def _converted(opened: Opened, target: Side) -> CertificateRecorder:
 
 def _equal(wanted: Mapping[str, TensorRecord], found: Mapping[str, TensorRecord | None]) -> None:
     """Raises ValueError naming what differs."""
-    differing = sorted(ref for ref in wanted.keys() | found.keys() if wanted.get(ref) != found.get(ref))
+    same = {ref for ref in wanted.keys() & found.keys() if wanted[ref] == found[ref]}
+    differing = sorted((wanted.keys() | found.keys()) - same)
     if differing:
         raise ValueError(f"{len(differing)} tensors differ, the first is {differing[0]}")
 

@@ -186,3 +186,89 @@ def test_command(make_hf, tmp_path, convert):
     bad = CliRunner().invoke(app, ["verify", str(tmp_path / "mg"), "--json"])
     assert bad.exit_code == 3
     assert [claim["verdict"] for claim in json.loads(bad.stdout)] == ["proven", "proven", "failed"]
+
+
+@pytest.fixture
+def full_lora(golden, tmp_path) -> Path:
+    """A checkpoint of LoRA training that holds the base's weights too, at iteration 100."""
+    base, adapter = (open_checkpoint(golden / "ckpt" / name) for name in ("mg_tp2pp4", "lora_only_tp2pp4"))
+    lora = adapter.full_state_dict()
+    targets = {name.replace(".lora_A.default.", ".") for name in lora}
+    state = {
+        name.replace(".weight", ".base_layer.weight") if name in targets else name: tensor
+        for name, tensor in base.full_state_dict().items()
+    }
+    write_checkpoint(
+        tmp_path / "full",
+        iteration=100,
+        state=state | lora,
+        model=base.model,
+        layout=base.layout,
+        dtype="bf16",
+        extra_args={"lora_alpha": 32},
+    )
+    return tmp_path / "full"
+
+
+@pytest.mark.parametrize("as_base", [True, False])
+def test_merge_proof_of_an_adapter_with_its_base(as_base, golden, tmp_path, convert, full_lora):
+    """As MindSpeed-LLM does, the result has the iteration of --load-dir, while what is read is the adapter's."""
+    load = {"load_dir": full_lora} if as_base else {"load_dir": golden / "ckpt" / "mg_tp2pp4", "lora_load": full_lora}
+    convert(load="mg", save="mg", save_dir=tmp_path / "out", **load)
+    assert verdicts(tmp_path / "out") == PROVEN
+    assert open_checkpoint(tmp_path / "out").iteration == (100 if as_base else 1)
+
+
+def test_adapter_export_of_a_checkpoint_on_two_nodes(tmp_path, convert, full_lora):
+    rank = "iter_0000100/mp_rank_01_003"
+    (tmp_path / "node" / rank).parent.mkdir(parents=True)
+    (full_lora / rank).rename(tmp_path / "node" / rank)
+    convert(load="mg", save="hf", load_dir=full_lora, load_dir_extra=[tmp_path / "node"], save_dir=tmp_path / "out", save_lora_to_hf=())
+    assert verdicts(tmp_path / "out") == ["proven", "not checked", "proven"]
+    (tmp_path / "node").rename(tmp_path / "gone")
+    assert verdicts(tmp_path / "out") == ["proven", "not checked", "not checked"]
+
+
+def test_tensor_that_no_certificate_lists(golden, tmp_path, convert):
+    """An adapter has no inverse that would stumble over it."""
+    ckpt = golden / "ckpt"
+    convert(
+        load="mg",
+        save="hf",
+        load_dir=ckpt / "mg_tp1pp1",
+        lora_load=ckpt / "lora_only_tp1pp1",
+        save_dir=tmp_path / "out",
+        save_lora_to_hf=(),
+    )
+    file = tmp_path / "out" / "mg2hf" / "adapter_model.safetensors"
+    save_file(load_file(file) | {"smuggled": torch.ones(3)}, file, metadata={"format": "pt"})
+    claim, *_ = verify(tmp_path / "out")
+    assert (claim.verdict, claim.detail) == ("failed", "1 tensors differ, the first is adapter_model.safetensors:smuggled")
+
+
+def test_files_that_no_certificate_lists(make_hf, tmp_path, convert):
+    """A rank too many, and an iteration that whoever loads the folder would take instead."""
+    hf, mg = make_hf(), tmp_path / "mg"
+    convert(load="hf", save="mg", load_dir=hf, save_dir=mg)
+    shutil.copytree(mg / "iter_0000001", mg / "iter_0000002")
+    assert verdicts(mg) == PROVEN
+    (mg / "latest_checkpointed_iteration.txt").write_text("2")
+    assert verify(mg)[0].detail == "latest_checkpointed_iteration.txt names iteration 2, not 1"
+    (mg / "latest_checkpointed_iteration.txt").write_text("1")
+    shutil.copytree(mg / "iter_0000001" / "mp_rank_00", mg / "iter_0000001" / "mp_rank_01")
+    assert verify(mg)[0].verdict == "failed"
+    convert(load="mg", save="hf", load_dir=mg, save_dir=tmp_path / "out", hf_cfg_dir=hf)
+    shutil.copy(hf / "model.safetensors", tmp_path / "out" / "mg2hf" / "more.safetensors")
+    assert verify(tmp_path / "out")[0].verdict == "failed"
+
+
+def test_certificate_of_files_elsewhere(make_hf, tmp_path, convert):
+    convert(load="hf", save="mg", load_dir=make_hf(), save_dir=tmp_path / "mg")
+    text = (tmp_path / "mg" / "certificate.json").read_text()
+    (tmp_path / "other").mkdir()
+    for elsewhere in (str(tmp_path / "mg"), "../mg"):
+        content = json.loads(text)
+        content["result"]["path"] = elsewhere
+        (tmp_path / "other" / "certificate.json").write_text(json.dumps(content))
+        with pytest.raises(BadInput, match="files elsewhere"):
+            verify(tmp_path / "other")
