@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from qwen3_ops.errors import BadInput
 
@@ -29,20 +29,20 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_type: ModelType
-    num_layers: int
-    hidden_size: int
-    ffn_hidden_size: int
-    num_attention_heads: int
-    num_query_groups: int
-    kv_channels: int
-    padded_vocab_size: int
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    ffn_hidden_size: PositiveInt
+    num_attention_heads: PositiveInt
+    num_query_groups: PositiveInt
+    kv_channels: PositiveInt
+    padded_vocab_size: PositiveInt
     rotary_base: int
     norm_epsilon: float
     max_position_embeddings: int
     untie_embeddings_and_output_weights: bool
     params_dtype: Dtype
-    num_experts: int | None = None
-    moe_intermediate_size: int | None = None
+    num_experts: PositiveInt | None = None
+    moe_intermediate_size: PositiveInt | None = None
     moe_router_topk: int | None = None
 
     @property
@@ -98,6 +98,8 @@ class ModelSpec(BaseModel):
         if model_type == "qwen3_moe" and config.get("norm_topk_prob") is False:
             raise BadInput("norm_topk_prob is false, which no released Qwen3 has", source=source)
         rope = config.get("rope_parameters") or {}
+        if not isinstance(rope, dict):
+            raise BadInput("rope_parameters is not a table", value=rope, source=source)
         scaling = config.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
         if scaling:
             raise BadInput(
@@ -126,7 +128,7 @@ class ModelSpec(BaseModel):
         except KeyError as error:
             what = f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}" if str(error) == repr(str(dtype)) else f"{error} is missing"
             raise BadInput("the model's config.json is incomplete", value=what, source=source) from error
-        except (ValidationError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise BadInput("the model's config.json has a wrong value", value=error, source=source) from error
 
 
@@ -147,7 +149,7 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInput(f"{what} is not there", value=path, remedy="Check the path.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{what} can not be read", value=error, source=path) from error
     if not isinstance(value, dict):
         raise BadInput(f"{what} is not a JSON object", source=path)

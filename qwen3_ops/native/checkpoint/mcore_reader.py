@@ -11,7 +11,7 @@ import numpy as np
 
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout, Rank
-from qwen3_ops.native.checkpoint.dtypes import WEIGHTS, ElementType
+from qwen3_ops.native.checkpoint.dtypes import UNQUANTIZED, WEIGHTS, ElementType
 from qwen3_ops.native.checkpoint.megatron_args import layout_of, model_of
 from qwen3_ops.native.checkpoint.modules import EMBEDDING, OUTPUT, shape_of
 from qwen3_ops.native.checkpoint.rank_file import FILE_NAME, RankFile
@@ -168,6 +168,9 @@ class McoreCheckpoint:
                 stored = chunk[key]
                 expected = stored_shape(entry, self.shape(entry.tensors[0]), self.layout.tensor_model_parallel_size)
                 check_shape(key, stored.shape if stored else (), expected, source=rank.path)
+                if stored is not None and stored.dtype not in WEIGHTS.values():
+                    value = f"{key} is {stored.dtype.name}"
+                    raise BadInput("a weight's dtype is not supported", value=value, source=rank.path, remedy=UNQUANTIZED)
 
     def _note_places(self, rank: Rank, chunks: Sequence[Sequence[Entry]]) -> None:
         for number, entries in enumerate(chunks):

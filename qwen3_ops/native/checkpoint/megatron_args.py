@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from qwen3_ops.errors import BadInput
 from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.model import ModelSpec
@@ -127,10 +125,10 @@ def layout_of(args: Namespace, *, source: Path) -> ParallelLayout:
     """
     tp, pp = (_required(args, f"{kind}_model_parallel_size", source) for kind in ("tensor", "pipeline"))
     per_chunk, chunks = (_or(args, name) for name in ("num_layers_per_virtual_pipeline_stage", "virtual_pipeline_model_parallel_size"))
-    if per_chunk is None and chunks is not None:
-        per_chunk = _required(args, "num_layers", source) // pp // chunks
     try:
-        return ParallelLayout(
+        if per_chunk is None and chunks is not None:
+            per_chunk = _required(args, "num_layers", source) // pp // chunks
+        layout = ParallelLayout(
             tensor_model_parallel_size=tp,
             pipeline_model_parallel_size=pp,
             expert_model_parallel_size=_or(args, "expert_model_parallel_size") or 1,
@@ -138,7 +136,10 @@ def layout_of(args: Namespace, *, source: Path) -> ParallelLayout:
             num_layer_list=_numbers(_or(args, "num_layer_list")) or None,
             noop_layers=tuple(sorted(_numbers(_or(args, "noop_layers")))),
         )
-    except (ValueError, TypeError) as error:
+        if min(layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size, layout.expert_model_parallel_size) < 1:
+            raise ValueError(f"{layout}: parallel sizes must be at least 1")
+        return layout
+    except (ValueError, TypeError, ZeroDivisionError) as error:
         raise BadInput("the checkpoint's args do not describe a layout", value=error, source=source) from error
 
 
@@ -150,19 +151,19 @@ def model_of(args: Namespace, layout: ParallelLayout, *, dtype: ElementType, pad
             values[name] = values[name] if _or(args, theirs) is None else _or(args, theirs)
     if values["untie_embeddings_and_output_weights"] is None and _or(args, "tie_word_embeddings") is not None:
         values["untie_embeddings_and_output_weights"] = not args.tie_word_embeddings
-    values["num_layers"] = _required(args, "num_layers", source) - len(layout.noop_layers)
     experts = values["num_experts"] is not None
     for name, value in values.items():
         if value is None and (experts or name not in ("num_experts", "moe_intermediate_size")):
             _required(args, name, source)
     try:
+        values["num_layers"] -= len(layout.noop_layers)
         return ModelSpec(
             model_type="qwen3_moe" if experts else "qwen3",
             params_dtype=dtype_name(dtype),
             padded_vocab_size=vocab_size_of(args, padded=padded_vocab_size, tp=layout.tensor_model_parallel_size),
             **values,
         )
-    except ValidationError as error:
+    except (ValueError, TypeError) as error:
         raise BadInput("the checkpoint's args do not describe a Qwen3 model", value=error, source=source) from error
 
 

@@ -58,7 +58,7 @@ class RankFile:
             ) from error
         except OSError as error:
             raise BadInput("the checkpoint file can not be read", value=error, source=path) from error
-        except (zipfile.BadZipFile, struct.error, ValueError) as error:
+        except (zipfile.BadZipFile, struct.error, ValueError, EOFError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
             raise BadInput(
                 "the checkpoint file is truncated or damaged", value=error, source=path, remedy="Copy it again or use an older iteration."
             ) from error
@@ -133,7 +133,10 @@ class RankFile:
         return entry
 
     def _data_offset(self, entry: zipfile.ZipInfo) -> int:
-        header = LOCAL_HEADER.unpack(self._file.read(entry.header_offset, LOCAL_HEADER.size))
+        data = self._file.read(entry.header_offset, LOCAL_HEADER.size) if entry.header_offset < self._file.size else b""
+        if len(data) < LOCAL_HEADER.size:
+            raise BadInput("the checkpoint file is truncated or damaged", value=entry.filename, source=self.path, remedy="Copy it again.")
+        header = LOCAL_HEADER.unpack(data)
         return int(entry.header_offset + LOCAL_HEADER.size + header[-2] + header[-1])
 
 

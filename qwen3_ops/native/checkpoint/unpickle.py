@@ -158,6 +158,10 @@ _ADMITTED: dict[tuple[str, str], object] = {
 }
 
 
+_SCALARS = (type(None), bool, int, float, complex, str, bytes)
+_SEQUENCES = (list, tuple, set, frozenset)
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -197,5 +201,23 @@ def unpickle(data: bytes) -> dict[str, Any]:
         raise pickle.UnpicklingError(f"the content is a {type(content).__name__}, not a dictionary")
     if isinstance(content.get("args"), _Arguments):
         fields = vars(content["args"]).items()
-        content["args"] = Namespace(**{name: value for name, value in fields if not isinstance(value, (Opaque, StoredTensor))})
+        content["args"] = Namespace(**{name: value for name, value in fields if _is_plain(value)})
     return content
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it can be written into the next checkpoint's args: no stand-in of ours is in it, however deep."""
+    seen: set[int] = set()
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, (ElementType, ModelType)) or type(item) in _SCALARS or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, dict):
+            left += [*item.keys(), *item.values()]
+        elif type(item) in _SEQUENCES:
+            left += item  # type: ignore[arg-type]
+        else:
+            return False
+    return True

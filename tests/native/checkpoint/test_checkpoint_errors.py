@@ -331,3 +331,65 @@ def test_writing_fails_without_a_trace(mg, tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
     with pytest.raises(BadInput, match="missing"):
         write_checkpoint(tmp_path / "run", iteration=3, state={}, model=checkpoint.model, layout=ParallelLayout(), dtype="bf16")
+
+
+@pytest.mark.parametrize("load", ["hf", "mg"])
+def test_values_that_the_wanted_dtype_can_not_hold(load, hf, tmp_path, convert):
+    """bf16 reaches 3e38, fp16 65504: what is finite before must be finite after."""
+    edit_weights(hf, lambda tensors: tensors["model.norm.weight"][3].fill_(1e5))
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg")
+    folder = hf if load == "hf" else tmp_path / "mg"
+    error = refused(convert, tmp_path / "out", "weights hold infinity", load=load, save="mg", load_dir=folder, params_dtype="fp16")
+    assert "decoder.final_layernorm.weight" in str(error)
+    assert "too large for float16" in str(error)
+
+
+def test_tensor_in_two_files(make_hf, tmp_path, convert):
+    """Which of them is meant? An older download may lie beside a newer one."""
+    hf = make_hf(files=2)
+    first, second = sorted(hf.glob("*.safetensors"))
+    save_file({**load_file(second), "lm_head.weight": load_file(first)["lm_head.weight"] + 1}, second)
+    error = refused(convert, tmp_path / "out", "lies in two files", load="hf", save="mg", load_dir=hf)
+    assert f"lm_head.weight, in {first.name} and {second.name}" in str(error)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_key_value_heads": 0}, {"num_attention_heads": 0, "head_dim": None}, {"hidden_size": -1}, {"vocab_size": 0}, {"rope_theta": "x"},
+        {"rope_theta": math.nan}, {"rope_theta": math.inf}, {"rope_theta": None}, {"rope_parameters": [1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_config_with_a_wrong_value(change, hf, tmp_path, convert):
+    config = json.loads((hf / "config.json").read_text())
+    (hf / "config.json").write_text(json.dumps(config | change))
+    error = refused(convert, tmp_path / "out", "", load="hf", save="mg", load_dir=hf)
+    assert error.source == hf / "config.json"
+
+
+def test_config_of_a_hundred_thousand_levels(hf, tmp_path, convert):
+    (hf / "config.json").write_text("[" * 100_000)
+    refused(convert, tmp_path / "out", "can not be read", load="hf", save="mg", load_dir=hf)
+
+
+@pytest.mark.parametrize(
+    ("entry", "place", "value"),
+    [
+        ("data.pkl", "<6xH", 255),  # version needed
+        ("data.pkl", "<8xH", 1),  # encrypted
+        ("data.pkl", "<8xH", 1 << 5),  # a patch
+        ("data.pkl", "<20xLL", 1 << 30),  # bytes
+        ("data.pkl", "<42xL", 1 << 30),  # offset
+        ("data/1", "<42xL", 1 << 30),  # of a weight: it is not looked at before the weight is read
+    ],
+)
+def test_damaged_directory_of_a_rank_file(entry, place, value, mg, tmp_path, convert):
+    """zipfile has many ways to say so."""
+    data = bytearray((mg / RANK).read_bytes())
+    start = data.rindex(f"model_optim_rng/{entry}".encode()) - 46
+    assert data[start : start + 4] == b"PK\1\2"
+    skip, kinds = place[1:].split("x")
+    struct.pack_into(f"<{kinds}", data, start + int(skip), *[value] * len(kinds))
+    (mg / RANK).write_bytes(data)
+    refused(convert, tmp_path / "out", "truncated or damaged", load="mg", save="mg", load_dir=mg)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from argparse import Namespace
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -190,3 +192,77 @@ def test_peft_adapter(layout, golden, tmp_path, convert):
 def test_adapter_export_needs_lora(golden, tmp_path, convert):
     with pytest.raises(BadInput, match="no LoRA"):
         convert(load="mg", save="hf", load_dir=golden / "ckpt" / "mg_tp1pp1", save_dir=tmp_path / "out", save_lora_to_hf=())
+
+
+def test_weights_of_two_dtypes(hf, tmp_path, convert, read_with_torch):
+    """fp32 norms in a bf16 checkpoint are rounded, which no inverse undoes: that is no failure of the conversion."""
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg", tp=2)
+    norm = "decoder.layers.0.input_layernorm.weight"
+
+    def mix(content):
+        content["model"][norm] = content["model"][norm].float() + 1e-6
+
+    rewrite(tmp_path / "mg", read_with_torch, mix)
+    convert(load="mg", save="mg", load_dir=tmp_path / "mg", save_dir=tmp_path / "out", tp=1)
+    assert open_checkpoint(tmp_path / "out").full_state_dict()[norm].dtype == torch.bfloat16
+    claims = verify(tmp_path / "out")
+    assert [claim.verdict for claim in claims] == ["proven", "not checked", "proven"]
+    assert "from float32 to bfloat16" in claims[1].detail
+
+
+def test_quantized_weights(hf, tmp_path, convert, read_with_torch):
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg", tp=2)
+
+    def quantize(content):
+        content["model"]["decoder.layers.0.mlp.linear_fc2.weight"] = torch.ones(12, 8, dtype=torch.int8)
+
+    rewrite(tmp_path / "mg", read_with_torch, quantize)
+    with pytest.raises(BadInput, match="dtype is not supported") as caught:
+        convert(load="mg", save="mg", load_dir=tmp_path / "mg", save_dir=tmp_path / "out")
+    assert caught.value.value == "decoder.layers.0.mlp.linear_fc2.weight is int8"
+
+
+def test_args_that_only_a_stand_in_could_carry_on(hf, tmp_path, convert, read_with_torch):
+    """What is not understood is left out of the next checkpoint: that one must be one that others read."""
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg")
+
+    def odd(content):
+        loop = [1]
+        loop.append(loop)
+        more = {"space": Namespace(a=1), "arrays": [{"deep": np.zeros(3)}], "tensors": (torch.zeros(3),), "loop": loop}
+        content["args"] = Namespace(**vars(content["args"]), **more, plain=[{"a": (1, 2.0, None)}, {3}], dtypes=[torch.float32])
+
+    rewrite(tmp_path / "mg", read_with_torch, odd)
+    convert(load="mg", save="mg", load_dir=tmp_path / "mg", save_dir=tmp_path / "out")
+    args = read_with_torch(tmp_path / "out" / "iter_0000001" / "mp_rank_00" / "model_optim_rng.pt")["args"]
+    assert (args.plain, args.dtypes) == ([{"a": (1, 2.0, None)}, {3}], [torch.float32])
+    assert args.loop[1] is args.loop
+    assert not {"space", "arrays", "tensors"} & vars(args).keys()
+    open_checkpoint(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_layers": "x"}, {"num_layers": []}, {"num_layers": 0}, {"num_query_groups": 0}, {"make_vocab_size_divisible_by": "x"},
+        {"vocab_size": {}}, {"tensor_model_parallel_size": 0}, {"pipeline_model_parallel_size": -1}, {"expert_model_parallel_size": -1},
+        {"virtual_pipeline_model_parallel_size": "x"}, {"noop_layers": 5}, {"noop_layers": "a"}, {"num_layer_list": [[1]]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_args_with_a_wrong_value(change, hf, tmp_path, convert, read_with_torch):
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg")
+    rewrite(tmp_path / "mg", read_with_torch, lambda content: vars(content["args"]).update(change))
+    with pytest.raises(BadInput, match="args do not describe") as caught:
+        open_checkpoint(tmp_path / "mg")
+    assert str(caught.value.source).endswith("model_optim_rng.pt")
+
+
+def test_dtype_under_both_names(hf, tmp_path, convert):
+    """transformers reads one of them, we and older versions the other: an export sets both."""
+    config = json.loads((hf / "config.json").read_text())
+    (hf / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    convert(load="hf", save="mg", load_dir=hf, save_dir=tmp_path / "mg")
+    exported(tmp_path / "mg", hf, tmp_path, convert, params_dtype="fp32")
+    config = json.loads((tmp_path / "exported" / "mg2hf" / "config.json").read_text())
+    assert (config["dtype"], config["torch_dtype"]) == ("float32", "float32")
