@@ -28,6 +28,7 @@ from qwen3_ops.native.checkpoint.mcore_writer import Fitted, plan_checkpoint
 from qwen3_ops.native.checkpoint.rank_file import FILE_NAME, RankFile
 from qwen3_ops.native.checkpoint.safetensors_file import SafetensorsFile
 from qwen3_ops.native.checkpoint.schema import Schema
+from qwen3_ops.native.checkpoint.sharding import check_layout
 from qwen3_ops.native.checkpoint.sources import Opened, Prepared, opened_hf, opened_mg
 from qwen3_ops.native.checkpoint.tracker import TRACKER, iteration_folder, read_tracker
 from qwen3_ops.native.checkpoint.transfer import digest, transfer
@@ -206,7 +207,9 @@ def _converted(opened: Opened, target: Side) -> CertificateRecorder:
         jobs = peft_adapter.plan_adapter(model, lora=adapter.lora, r=adapter.lora_r, dtype=opened.dtype).jobs
         source = Prepared(adapter, dtype=opened.dtype, folder=adapter.folder)
     else:
-        assert target.layout is not None  # every checkpoint has one
+        if target.layout is None:
+            raise ValueError("the certificate does not say how the checkpoint is cut")
+        check_layout(model, target.layout)
         schema = Schema(model=model, layout=target.layout, grouped_gemm=target.grouped_gemm)
         rows = model.padded_vocab_size
         jobs = plan_checkpoint(schema, iteration=target.iteration or 0, padded_vocab_size=rows, dtype=opened.dtype, lora_r=None).jobs

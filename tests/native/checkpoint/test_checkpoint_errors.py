@@ -364,7 +364,7 @@ def test_tensor_in_two_files(make_hf, tmp_path, convert):
 def test_config_with_a_wrong_value(change, hf, tmp_path, convert):
     config = json.loads((hf / "config.json").read_text())
     (hf / "config.json").write_text(json.dumps(config | change))
-    error = refused(convert, tmp_path / "out", "", load="hf", save="mg", load_dir=hf)
+    error = refused(convert, tmp_path / "out", "config.json|rope_parameters", load="hf", save="mg", load_dir=hf)
     assert error.source == hf / "config.json"
 
 

@@ -272,3 +272,13 @@ def test_certificate_of_files_elsewhere(make_hf, tmp_path, convert):
         (tmp_path / "other" / "certificate.json").write_text(json.dumps(content))
         with pytest.raises(BadInput, match="files elsewhere"):
             verify(tmp_path / "other")
+
+
+@pytest.mark.parametrize("layout", [None, {"num_layers_per_virtual_pipeline_stage": 0}, {"tensor_model_parallel_size": 0}], ids=str)
+def test_certificate_with_a_wrong_layout(layout, make_hf, tmp_path, convert):
+    convert(load="hf", save="mg", load_dir=make_hf(), save_dir=tmp_path / "mg")
+    path = tmp_path / "mg" / "certificate.json"
+    content = json.loads(path.read_text())
+    content["result"]["layout"] = layout and content["result"]["layout"] | layout
+    path.write_text(json.dumps(content))
+    assert verdicts(tmp_path / "mg") == ["proven", "proven", "failed"]
