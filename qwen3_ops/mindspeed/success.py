@@ -25,7 +25,7 @@ def contradiction(request: Request, seen: Observation) -> Diagnosis | None:
     if "random weights" in seen.signs:
         return Diagnosis.of("checkpoint-missing")
     world = seen.world
-    if world is None:
+    if world is None or request.is_conversion:  # its loader and its saver each tell a layout of their own
         return None
     asked = request.layout
     wanted = (asked.tensor_model_parallel_size, asked.pipeline_model_parallel_size, asked.context_parallel_size, request.devices)

@@ -11,6 +11,7 @@ from qwen3_ops.mindspeed.diagnosis.table import BY_NAME
 from qwen3_ops.mindspeed.judge import EngineFailed, judge
 from qwen3_ops.mindspeed.log_lines import parse_line
 from qwen3_ops.mindspeed.observation import Observation
+from qwen3_ops.mindspeed.success import contradiction
 from qwen3_ops.mindspeed.supervisor import Ended
 from stand_ins import LINE, write_ranks
 
@@ -127,6 +128,11 @@ def test_conversion(request_of, tmp_path):
     assert "the line `Done!`" in str(fails(request, ended("INFO:root:Starting saver...")))
     write_ranks(request.output, 1)
     judge(request, ended("INFO:root:Done!"), Events())
+    loader = (
+        WORLD.replace("size: 8", "size: 1").replace("parallel size: 2", "parallel size: 1").replace("parallel size: 4", "parallel size: 1")
+    )
+    judge(request, ended(loader, WORLD, "INFO:root:Done!"), Events())
+    assert contradiction(request, ended(loader).seen) is None  # while the loader has spoken and the saver has not
     to_hf = request_of("convert-ckpt", kind="hf_model", save_model_type="hf")
     assert "out/config.json" in str(fails(to_hf, ended("INFO:root:Done!")))
     for name in ("config.json", "model.safetensors"):  # the base model's, which the real tool wants to find there
