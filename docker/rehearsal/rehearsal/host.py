@@ -8,9 +8,10 @@ from pathlib import Path
 
 from qwen3_ops.events import Events
 from qwen3_ops.flags import get_flag
+from qwen3_ops.layout import ParallelLayout
 from qwen3_ops.verbs import VERBS, Context
 from rehearsal.failing import Failure
-from rehearsal.world import say
+from rehearsal.world import World, say
 
 
 def main(verb: str) -> None:
@@ -32,11 +33,19 @@ def _convert(argv: list[str]) -> None:
     flags, _ = VERBS["convert-ckpt"].flags().parse(argv)
     logging.info("Loaded loader_%s as the loader.", get_flag(argv, "--load-model-type"))
     logging.info("Starting saver...")
+    if get_flag(argv, "--load-model-type") == "hf":
+        say(_world(1, 1))  # the loader's; from Megatron it is the source's layout
     VERBS["convert-ckpt"].implementation()(flags, Context(events=Events(), output=Path(str(save))))
     (Path(str(save)) / "certificate.json").unlink(missing_ok=True)  # ours alone; the real tool proves nothing
+    say(_world(int(get_flag(argv, "--target-tensor-parallel-size") or 1), int(get_flag(argv, "--target-pipeline-parallel-size") or 1)))
     if to_hf:
         logging.info("save weight to %s/mg2hf", save)
     logging.info("Done!")
+
+
+def _world(tp: int, pp: int) -> str:
+    layout = ParallelLayout(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
+    return World(rank=0, size=tp * pp, nodes=1, layout=layout).line()
 
 
 def _preprocess(argv: list[str]) -> None:
