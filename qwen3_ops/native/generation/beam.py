@@ -1,4 +1,9 @@
-"""Beam search with a KV cache, by the rules of the real tool: length penalty 1, no early stop."""
+"""Beam search with a KV cache, by the rules of the real tool: length penalty 1, no early stop.
+
+It finds what the real tool finds; that one then prints the best beam still open, whatever an eos has ended. Where candidates are drawn,
+the real tool draws only while the beams' probabilities sum up to between 1e-5 and 1 (for a few tokens) and takes the likeliest
+afterwards, and leaves --top-k and --top-p out unless the former is above 1. Here all tokens are drawn from what both leave.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from qwen3_ops.errors import BadInput
 from qwen3_ops.native.data.conversation import Conversation, Message
 
-_HELP = "Ask; an empty line or Ctrl-D ends, 'clear' forgets what was said."
+_END, _CLEAR = ("q", "quit", "exit"), ("clear", "new")  # the words of the real tool
+_HELP = "Ask; Ctrl-D or one of q, quit, exit ends, clear or new forgets what was said."
 
 
 def require_terminal() -> None:
@@ -23,7 +24,7 @@ def require_terminal() -> None:
 
 
 def chat(answer: Callable[[Conversation], str], *, history_turns: int, with_history: bool, ask: Callable[[str], str] = input) -> int:
-    """Ask and answer until an empty line or the end of input; returns the number of answers.
+    """Ask and answer until a word of ``_END`` or the end of input; returns the number of answers.
 
     Args:
         history_turns: earlier turns that a question comes with.
@@ -32,8 +33,10 @@ def chat(answer: Callable[[Conversation], str], *, history_turns: int, with_hist
     print(_HELP, flush=True)
     turns: list[Message] = []
     answers = 0
-    while text := _asked(ask):
-        if text == "clear":
+    while (text := _asked(ask)) is not None and text not in _END:
+        if not text:
+            continue
+        if text in _CLEAR:
             turns = []
             continue
         kept = turns[len(turns) - 2 * history_turns :] if with_history and 2 * history_turns < len(turns) else turns * with_history
@@ -44,8 +47,10 @@ def chat(answer: Callable[[Conversation], str], *, history_turns: int, with_hist
     return answers
 
 
-def _asked(ask: Callable[[str], str]) -> str:
+def _asked(ask: Callable[[str], str]) -> str | None:
+    """A line, or None at the end of input."""
     try:
-        return ask("You: ").strip()
+        # A terminal that is not UTF-8 gives halves of characters, which no tokenizer takes.
+        return ask("You: ").strip().encode("utf-8", errors="ignore").decode("utf-8")
     except EOFError:
-        return ""
+        return None

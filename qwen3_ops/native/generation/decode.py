@@ -41,13 +41,17 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def cut(logits: Tensor, *, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Softmax at ``temperature``, zero but for the ``top_k`` likeliest tokens (0: all) and of them those within the mass ``top_p``."""
+    """Softmax at ``temperature``, zero but for the ``top_k`` likeliest tokens and of them those within the mass ``top_p`` (0: all).
+
+    Tokens as likely as the k-th stay, as in the real tool: bf16 logits are often equal, and none of them is the one to leave out.
+    """
     below = logits - logits.amax(-1, keepdim=True)  # divided by the least temperature it is still no NaN
     probabilities, order = (below / temperature).softmax(-1).sort(descending=True)
-    if top_k:
-        probabilities[:, top_k:] = 0
-    before = probabilities.cumsum(-1) - probabilities
-    probabilities[before >= top_p * probabilities.sum(-1, keepdim=True)] = 0
+    if 0 < top_k < probabilities.shape[-1]:
+        probabilities[probabilities < probabilities[:, top_k - 1 : top_k]] = 0
+    if 0 < top_p < 1:  # at 1 the rounding of the sum would cut the unlikely ones
+        total = probabilities.cumsum(-1)
+        probabilities[:, 1:][total[:, :-1] > top_p * total[:, -1:]] = 0
     kept = torch.zeros_like(probabilities).scatter_(-1, order, probabilities)
     return kept / kept.sum(-1, keepdim=True)
 

@@ -22,6 +22,9 @@ class InferenceFlags(ModelFlags):
         "--use-kv-cache": 0,  # always
         "--fp32-residual-connection": 0,  # activations are of the weights' dtype or fp32 where it matters
         "--load-checkpoint-loosely": 0,
+        "--max-tokens-to-oom": 1,  # batches are cut by what a cache of keys takes
+        "--norm-topk-prob": 0,  # of the experts, in three of the original's scripts for dense models
+        "--expert-model-parallel-size": 1,  # the same; a checkpoint with experts is refused
         "--no-load-optim": 0,
         "--no-load-rng": 0,
     }
@@ -51,6 +54,11 @@ class InferenceFlags(ModelFlags):
 class FLAGS(InferenceFlags):
     """One generation; ``--prompts`` and ``--num-beams`` are ours, the real script has one fixed prompt and two beams."""
 
+    INERT: ClassVar[dict[str, int]] = {
+        **InferenceFlags.INERT,
+        "--max-length": 1,  # --max-new-tokens overrides it, in the original, too
+    }
+
     task: tuple[str, ...] = ("greedy",)
     prompts: Path | None = Field(
         default=None,
@@ -65,8 +73,10 @@ class FLAGS(InferenceFlags):
     history_turns: int = Field(default=3, ge=0, description="Of the task chat: earlier turns that a question comes with.")
     num_beams: int = Field(default=2, ge=2, description="Beams of the tasks beam_search*; the real script has two (ours).")
     temperature: float = Field(default=0.7, gt=0)
-    top_k: int = Field(default=0, ge=0, description="Sample from the k likeliest tokens; 0: from all.")
-    top_p: float = Field(default=0.95, gt=0, le=1)
+    top_k: int = Field(default=50, ge=0, description="Sample from the k likeliest tokens, and those as likely as the k-th; 0: from all.")
+    top_p: float = Field(
+        default=0.95, ge=0, le=1, description="Sample from the likeliest tokens up to this probability in all; 0: from all."
+    )
 
     @model_validator(mode="after")
     def _tasks(self) -> FLAGS:

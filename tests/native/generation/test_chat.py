@@ -49,9 +49,22 @@ def test_clear_and_no_template_forget() -> None:
         lengths.append(len(conversation.messages))
         return "x"
 
-    chat(answer, history_turns=3, with_history=True, ask=typed("a", "clear", "b", "", "never asked"))
+    chat(answer, history_turns=3, with_history=True, ask=typed("a", "clear", "b", "new", "c"))
     chat(answer, history_turns=3, with_history=False, ask=typed("a", "b"))
-    assert lengths == [1, 1, 1, 1]
+    assert lengths == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("word", ["q", "quit", "exit", " exit "])
+def test_the_real_tools_words_end_it(word: str) -> None:
+    """An empty line is nothing asked."""
+    asked: list[str] = []
+
+    def answer(conversation: Conversation) -> str:
+        asked.append(conversation.messages[-1].content)
+        return "x"
+
+    assert chat(answer, history_turns=3, with_history=True, ask=typed("a", "", "  ", "b\udcff", word, "never asked")) == 2
+    assert asked == ["a", "b"]
 
 
 def test_without_a_terminal_it_ends_at_once(inference_argv: list[str]) -> None:
@@ -66,7 +79,7 @@ def test_without_a_terminal_it_ends_at_once(inference_argv: list[str]) -> None:
 
 def test_at_a_terminal(inference_argv: list[str]) -> None:
     ours, theirs = pty.openpty()
-    os.write(ours, b"What is 2 + 3?\n\n")
+    os.write(ours, b"What is 2 + 3?\n\nquit\n")
     done = subprocess.run(
         [sys.executable, "-m", "qwen3_ops", "generate", *inference_argv, "--task", "chat", "--prompt-type", "qwen", "--max-new-tokens", "4"],
         stdin=theirs, capture_output=True, text=True, check=False, timeout=120,

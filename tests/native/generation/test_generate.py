@@ -10,7 +10,8 @@ import torch
 
 from qwen3_ops.errors import BadInput, QualityGate
 from qwen3_ops.events import Events
-from qwen3_ops.native.generation.decode import complete, sampler
+from qwen3_ops.native.generation.beam import beam_search, likeliest
+from qwen3_ops.native.generation.decode import complete, cut, sampler
 from qwen3_ops.native.generation.flags import FLAGS
 from qwen3_ops.native.generation.loading import load_model
 from qwen3_ops.native.generation.verb import run
@@ -89,6 +90,56 @@ def test_eos_ends_a_row_only(inference_argv: list[str]) -> None:
     assert first.ended
     assert first.tokens == free[0].tokens[: free[0].tokens.index(eos)]
     assert second.tokens == (free[1].tokens[: free[1].tokens.index(eos)] if eos in free[1].tokens else free[1].tokens)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "kept"),
+    [
+        (0, 0, [0, 1, 2, 3, 4]),
+        (0, 1, [0, 1, 2, 3, 4]),
+        (1, 0, [1]),
+        (2, 0, [1, 2, 3]),  # 2 and 3 are as likely
+        (9, 0, [0, 1, 2, 3, 4]),
+        (0, 0.5, [1]),
+        (2, 0.8, [1, 2, 3]),
+        (0, 0.01, [1]),
+    ],
+)
+def test_cut_keeps_what_the_real_tool_keeps(top_k: int, top_p: float, kept: list[int]) -> None:
+    logits = torch.tensor([[0.0, 3.0, 2.0, 2.0, -30.0]])
+    probabilities = cut(logits, temperature=1.0, top_k=top_k, top_p=top_p)
+    assert probabilities.sum() == pytest.approx(1.0)
+    assert probabilities[0].nonzero().flatten().tolist() == kept
+
+
+def test_sampling_equals_the_real_tool(inference_argv: list[str]) -> None:
+    """Token for token, where both draw from the same seed; the real tool's tokens are stored in ``sampled.json``."""
+    stored = json.loads((Path(__file__).parent / "data" / "sampled.json").read_text(encoding="utf-8"))
+    model = load_model(FLAGS.parse(inference_argv)[0], events=Events())
+    for case in stored["cases"]:
+        choose = sampler(**case["settings"])
+        (done,) = complete(model, [case["prompt_tokens"]], max_new_tokens=case["max_new_tokens"], eos=509, choose=choose)
+        assert done.tokens == case["new_tokens"], case["settings"]
+
+
+def test_beam_search_equals_the_real_tools_search(inference_argv: list[str]) -> None:
+    """Its result, which the real tool computes and does not print when an eos ended it."""
+    stored = json.loads((Path(__file__).parent / "data" / "beams.json").read_text(encoding="utf-8"))
+    model = load_model(FLAGS.parse(inference_argv)[0], events=Events())
+    for case in stored["cases"]:
+        done = beam_search(model, case["prompt_tokens"], **case["settings"], strategy=likeliest())
+        assert (done.tokens, done.ended) == (case["new_tokens"], case["ended"]), case["settings"]
+
+
+def test_defaults_are_those_of_inference_py(inference_argv: list[str]) -> None:
+    flags, _ = FLAGS.parse(inference_argv)
+    assert (flags.temperature, flags.top_k, flags.top_p, flags.max_new_tokens, flags.history_turns) == (0.7, 50, 0.95, 128, 3)
+
+
+def test_flags_of_the_originals_dense_scripts_have_no_effect(inference_argv: list[str]) -> None:
+    extra = ["--norm-topk-prob", "--expert-model-parallel-size", "1", "--max-length", "256", "--max-tokens-to-oom", "16384"]
+    _, inert = FLAGS.parse([*inference_argv, *extra])
+    assert {flag for flag in extra if flag.startswith("--")} <= set(inert)
 
 
 @pytest.mark.parametrize("name", ["08_generate_full", "14_generate_lora"])
