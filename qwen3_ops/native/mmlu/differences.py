@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qwen3_ops.native.mmlu.known import HALF_AN_EXAMPLE, has_the_real_examples, is_known
+from qwen3_ops.native.mmlu.pandas_cells import as_pandas_writes
 from qwen3_ops.native.mmlu.questions import SHOTS, Subject
-
-_MISSING_TO_PANDAS = {
-    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
-    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
-}
 
 
 def differences(subject: Subject, *, shots: Sequence[int]) -> list[str]:
@@ -19,28 +16,49 @@ def differences(subject: Subject, *, shots: Sequence[int]) -> list[str]:
         shots: examples in the prompt of each question.
     """
     name = subject.name
-    found = []
-    if not subject.examples:
-        found.append(f"{name}: no examples in ../dev, asked without any; the real tool skips a subject that it does not know")
-    elif len(subject.examples) < SHOTS:
-        found.append(f"{name}: {len(subject.examples)} examples in ../dev; the real tool has {SHOTS} of each subject that it knows")
+    found = [f"{name}: {note}" for note in _of_the_examples(subject)]
     shortened = sum(number < len(subject.examples) for number in shots)
     if shortened:
         found.append(
             f"{name}: {shortened} prompts would exceed --max-position-embeddings and have fewer examples; "
             "the real tool loses this and all further subjects"
         )
-    text = [number + 1 for number, question in enumerate(subject.questions) if _MISSING_TO_PANDAS & {question.text, *question.options}]
-    if text:
+    if rewritten := _rewritten(subject):
         found.append(
-            f"{name}: None, NA and the like stay text in the questions {_listed(text)}; "
-            "the real tool asks with nan and writes the numbers of that column with a decimal"
+            f"{name}: cells stay as they are written in the questions {_numbered(rewritten)}; the real tool's table reader makes nan of "
+            "None, NA and the like and rewrites a column of numbers (0.50 to 0.5, beside a nan 7 to 7.0) or of true and false"
         )
-    spaced = [number + 1 for number, question in enumerate(subject.questions) if question.key != question.answer]
+    spaced = [number for number, question in enumerate(subject.questions) if question.key != question.answer]
     if spaced:
-        found.append(f"{name}: spaces around the key of the questions {_listed(spaced)} do not count; in the real tool they never match")
+        found.append(f"{name}: spaces around the key of the questions {_numbered(spaced)} do not count; in the real tool they never match")
     return found
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:10])) + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
+def _of_the_examples(subject: Subject) -> list[str]:
+    count = len(subject.examples)
+    if not is_known(subject):
+        return [f"asked with {count} examples; the real tool does not know this subject and skips it"]
+    found = []
+    if count < SHOTS:
+        found.append(f"{count or 'no'} examples in ../dev; the real tool has {SHOTS} built in")
+    elif not has_the_real_examples(subject):
+        found.append("the examples in ../dev are not those of MMLU, which the real tool has built in")
+    if subject.name == HALF_AN_EXAMPLE:
+        found.append("the real tool's examples end with half of a sixth, the text of a question that it asks, too")
+    return found
+
+
+def _rewritten(subject: Subject) -> list[int]:
+    """Numbers of the questions whose text or options the real tool asks with otherwise; a column's kind depends on the whole file."""
+    rows = [(question.text, *question.options) for question in subject.in_file]
+    read = zip(*map(as_pandas_writes, zip(*rows, strict=True)), strict=True)
+    asked = range(len(subject.questions))
+    return [number for number, row, other in zip(asked, rows, read, strict=False) if row != other]
+
+
+def _numbered(numbers: Sequence[int]) -> str:
+    return listed([str(number + 1) for number in numbers])
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

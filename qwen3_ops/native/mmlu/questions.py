@@ -7,6 +7,7 @@ or ``NA`` is an option, not a missing value.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +42,30 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One file of questions and its examples, which may be none."""
+    """One file of questions and its examples, which may be none.
+
+    Attributes:
+        questions: those to ask.
+        in_file: all of the file; ``questions`` are the first of them.
+    """
 
     name: str
     questions: tuple[Question, ...]
+    in_file: tuple[Question, ...]
     examples: tuple[Question, ...]
 
     def prompt(self, question: Question, *, shots: int) -> str:
-        """The runbook's direct prompt: header with two spaces, examples one line break apart, an empty line, the question."""
+        """The runbook's direct prompt: the beginning, an empty line, the question."""
+        return f"{self.beginning(shots=shots)}\n\n{question.prompt()}"
+
+    def beginning(self, *, shots: int) -> str:
+        """Header with two spaces, examples one line break apart.
+
+        Some of MMLU's examples have empty lines. The real tool's have not: the first empty line is the one before the question.
+        """
         header = f"The following are multiple choice questions (with answers) about  {self.name.replace('_', ' ')}."
         examples = [f"{example.prompt()} {example.answer}" for example in self.examples[:shots]]
-        return "\n".join([header, *examples]) + "\n\n" + question.prompt()
+        return re.sub("\n{2,}", "\n", "\n".join([header, *examples]))
 
 
 def read_subjects(folder: Path, *, limit: int | None = None) -> list[Subject]:
@@ -60,7 +74,7 @@ def read_subjects(folder: Path, *, limit: int | None = None) -> list[Subject]:
     Raises:
         BadInput: no ``*_test.csv``, or a row that is not a question.
     """
-    files = sorted(folder.glob(f"*{_TEST}"))
+    files = sorted(file for file in folder.glob(f"*{_TEST}") if not _is_hidden(file))
     if not files:
         raise BadInput(
             "no *_test.csv here", value=folder, source="--task-data-path", remedy="Give the folder data/test of the unpacked MMLU archive."
@@ -69,16 +83,23 @@ def read_subjects(folder: Path, *, limit: int | None = None) -> list[Subject]:
     for file in files:
         name = file.name.removesuffix(_TEST)
         dev = folder.parent / "dev" / f"{name}{_DEV}"
-        questions = _read(file)[:limit]
+        questions = tuple(_read(file))
         if not questions:
             raise BadInput("a subject without questions", value=file, remedy="Remove the file or fill it.")
-        subjects.append(Subject(name=name, questions=tuple(questions), examples=tuple(_read(dev)[:SHOTS]) if dev.is_file() else ()))
+        examples = tuple(_read(dev)[:SHOTS]) if dev.is_file() else ()
+        subjects.append(Subject(name=name, questions=questions[:limit], in_file=questions, examples=examples))
     return subjects
 
 
 def other_files(folder: Path) -> list[str]:
     """Names of further tables in ``folder``, which are not read."""
-    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() == ".csv" and not file.name.endswith(_TEST))
+    tables = [file for file in folder.iterdir() if file.suffix.lower() == ".csv"]
+    return sorted(file.name for file in tables if _is_hidden(file) or not file.name.endswith(_TEST))
+
+
+def _is_hidden(file: Path) -> bool:
+    """As macOS leaves beside every file of an archive."""
+    return file.name.startswith(".")
 
 
 def _read(path: Path) -> list[Question]:

@@ -16,7 +16,7 @@ from qwen3_ops.native.generation.chat_template import load_chat_template
 from qwen3_ops.native.generation.decode import Completion
 from qwen3_ops.native.generation.loading import load_model, load_tokenizer
 from qwen3_ops.native.mmlu.batches import answer_all
-from qwen3_ops.native.mmlu.differences import differences
+from qwen3_ops.native.mmlu.differences import differences, listed
 from qwen3_ops.native.mmlu.flags import FLAGS
 from qwen3_ops.native.mmlu.questions import Question, Subject, other_files, read_subjects
 from qwen3_ops.native.mmlu.scoring import Answer, Score, answer_line, by_subject, read_answer, score, subject_line, table, total_line
@@ -45,13 +45,14 @@ def run(flags: FLAGS, ctx: Context) -> Outcome:
     """
     started = time.perf_counter()
     subjects = read_subjects(flags.task_data_path, limit=flags.max_eval_samples)
-    if others := other_files(flags.task_data_path):
-        ctx.events.warning(f"not read, their names do not end in _test.csv: {', '.join(others[:10])}")
+    others = other_files(flags.task_data_path)
     tokenizer = load_tokenizer(flags)
     model = load_model(flags, events=ctx.events)
     encode = tokenizer.encode if flags.no_chat_template else _in_chat_template(flags, tokenizer, ctx.events)
     answers: list[Answer] = []
-    notes: list[str] = []
+    notes = [f"not read, the names do not end in _test.csv: {listed(others)}; the real tool reads every file"] if others else []
+    for note in notes:
+        ctx.events.warning(note)
     with ctx.events.progress("MMLU", total=sum(len(subject.questions) for subject in subjects), unit="questions") as progress:
         for subject in subjects:
             asked = _asked(subject, encode, flags=flags)

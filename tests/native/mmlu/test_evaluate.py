@@ -152,6 +152,7 @@ def test_edge_inputs_are_asked_right_and_each_difference_is_told(golden: Path, i
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     told_of = [note.partition(":")[0] for note in summary["differences_from_the_real_tool"]]
     assert told_of == ["management", "my_own_subject", "my_own_subject", "world_religions", "world_religions"]
+    assert "skips it" in summary["differences_from_the_real_tool"][1]
     assert "spaces around the key of the questions 3" in summary["differences_from_the_real_tool"][-1]
     assert outcome.metrics["questions"] == 7 + len(subjects["my_own_subject"].questions)
     assert rows_of(tmp_path)["world_religions", 2]["correct"] == "A"
@@ -181,7 +182,9 @@ def test_an_over_long_subject_costs_nothing_but_examples(golden: Path, inference
     assert history
     assert all(0 < row["shots"] < 5 and row["prompt_tokens"] <= 4096 - 2 for row in history)
     assert outcome.metrics["questions"] == 10 + len(history)
-    (note,) = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["differences_from_the_real_tool"]
+    notes = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["differences_from_the_real_tool"]
+    assert "the examples in ../dev are not those of MMLU" in notes[0]
+    (note,) = notes[1:]
     assert "loses this and all further subjects" in note
 
 
@@ -231,7 +234,7 @@ def test_a_subject_without_examples_is_asked_without(inference_argv: list[str], 
     folder = write_test(tmp_path, "virology", [["What is 2 + 3?", "5", "4", "7", "9", "A"]] * 3)
     outcome = evaluate(inference_argv, folder, "--max-eval-samples", "2")
     assert outcome.metrics["questions"] == 2
-    assert "no examples" in capsys.readouterr().err
+    assert "virology: no examples in ../dev" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("row", [["What?", "1", "2", "3", "A"], ["What?", "1", "2", "3", "4", "E"], ["What?", "1", "2", "3", "4", "AB"]])
@@ -305,9 +308,12 @@ def test_five_examples_are_taken_and_fewer_are_told(inference_argv: list[str], t
         folder = write_test(tmp_path / "test", subject, [row])
         write_test(tmp_path / "dev", subject, [row] * count).joinpath(f"{subject}_test.csv").rename(tmp_path / "dev" / f"{subject}_dev.csv")
     (folder / "notes.csv").write_text("a,b\n", encoding="utf-8")
+    (folder / "._virology_test.csv").write_bytes(b"\x00\x05\x16\x07\xff")
     evaluate(inference_argv, folder, output=tmp_path)
     assert {name: rows_of(tmp_path)[name, 0]["shots"] for name in ("virology", "anatomy")} == {"virology": 5, "anatomy": 2}
     said = capsys.readouterr().err
     assert "anatomy: 2 examples in ../dev" in said
-    assert "virology:" not in said
-    assert "not read, their names do not end in _test.csv: notes.csv" in said
+    assert "virology: the examples in ../dev are not those of MMLU" in said
+    note = "not read, the names do not end in _test.csv: ._virology_test.csv, notes.csv; the real tool reads every file"
+    assert note in said
+    assert note in json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["differences_from_the_real_tool"]
