@@ -9,9 +9,12 @@ from qwen3_ops.errors import Interrupted, OpsError
 from qwen3_ops.events import Events
 from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnosis
 from qwen3_ops.mindspeed.diagnosis.report import as_event, block
+from qwen3_ops.mindspeed.diagnosis.table import BY_NAME
 from qwen3_ops.mindspeed.request import Request
 from qwen3_ops.mindspeed.success import contradiction, missing_signs
 from qwen3_ops.mindspeed.supervisor import Ended
+
+_SYMPTOMS = ("no-output", "other-node")
 
 
 class EngineFailed(OpsError):
@@ -51,13 +54,25 @@ def fail(diagnosis: Diagnosis, events: Events) -> NoReturn:
 
 
 def why(request: Request, ended: Ended, missing: list[str]) -> Diagnosis:
-    """What the supervisor saw itself, or the earliest error in the lines, or what is missing."""
-    seen = ended.killed_for or contradiction(request, ended.seen) or ended.diagnoser.conclude()
+    """What the supervisor saw itself, or the earliest error in the lines, or what is missing.
+
+    Silence and another node's end may follow from an error that was printed here: a conversion's loader waits for ever for
+    its dead saver, and the other nodes lose their connections before torchrun ends this one.
+    """
+    told = ended.diagnoser.conclude()
+    if told is not None and ended.killed_for is not None and ended.killed_for.name in _SYMPTOMS and _is_cause(told):
+        return told
+    seen = ended.killed_for or contradiction(request, ended.seen) or told
     if seen is not None:
         return seen
     if -signal.SIGKILL in ended.exit_codes:
         return Diagnosis.of("host-out-of-memory")
     return unexplained(f"exit status {' '.join(map(str, ended.exit_codes))}", missing)
+
+
+def _is_cause(told: Diagnosis) -> bool:
+    row = BY_NAME.get(told.name)
+    return row is not None and not (row.wraps or row.waits)
 
 
 def unexplained(how: str, missing: list[str]) -> Diagnosis:

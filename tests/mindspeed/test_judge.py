@@ -6,7 +6,8 @@ import pytest
 
 from qwen3_ops.errors import ExitCode, Interrupted
 from qwen3_ops.events import Events, read_events
-from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnoser
+from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnoser, Diagnosis
+from qwen3_ops.mindspeed.diagnosis.signature import Fault
 from qwen3_ops.mindspeed.diagnosis.table import BY_NAME
 from qwen3_ops.mindspeed.judge import EngineFailed, judge
 from qwen3_ops.mindspeed.log_lines import parse_line
@@ -164,3 +165,23 @@ def test_generation_and_mmlu(request_of):
     judge(request, ended(*lines, "INFO:root:mmlu acc = 1/2=0.5"), Events())
     assert "mmlu acc" in str(fails(request, ended(*lines)))
     assert "all subjects" in str(fails(request, ended(*lines, "INFO:root:mmlu acc = 1/3=0.3")))
+
+
+SILENT = Diagnosis(name="no-output", cause="nothing was printed", remedy="", fault=Fault.INFRASTRUCTURE)
+OTHER = Diagnosis(name="other-node", cause="node 1 failed", remedy="", fault=None, code=ExitCode.INFRASTRUCTURE)
+
+
+@pytest.mark.parametrize(
+    ("killed_for", "printed", "name", "code"),
+    [
+        (SILENT, "conversion-layers", "conversion-layers", ExitCode.BAD_INPUT),  # the saver died, its loader waits for ever
+        (OTHER, "npu-out-of-memory", "npu-out-of-memory", ExitCode.BAD_INPUT),  # the other one lost its connection to this one
+        (OTHER, "hccl-notify-timeout", "other-node", ExitCode.INFRASTRUCTURE),  # this one waited for the other one
+        (OTHER, "collective-peer-gone", "other-node", ExitCode.INFRASTRUCTURE),
+        (SILENT, None, "no-output", ExitCode.INFRASTRUCTURE),
+    ],
+)
+def test_an_error_that_was_printed_here_explains_silence_and_other_nodes_ends(request_of, killed_for, printed, name, code):
+    lines = [BY_NAME[printed].example] if printed else []
+    error = fails(request_of(), ended(*lines, codes=[-9], killed_for=killed_for))
+    assert (error.diagnosis.name, error.exit_code) == (name, code)
