@@ -7,6 +7,7 @@ read, and the command started with that, without a shell of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -33,7 +34,7 @@ def login_environment(base: Mapping[str, str] = os.environ, *, seconds: float = 
     """``base`` and what a login shell makes of it.
 
     Raises:
-        BadInput: the shell does not end, or writes no environment.
+        BadInput: the shell is not there, does not end, or writes no environment.
     """
     shell = base.get(LOGIN_SHELL, "/bin/bash")
     if not shell:
@@ -57,14 +58,30 @@ def _run(argv: list[str], environment: dict[str, str], *, seconds: float) -> str
     to print to, because what it leaves running would keep a pipe open.
     """
     with tempfile.TemporaryFile() as printed:
-        process = subprocess.Popen(
-            argv, env=environment, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        try:
+            process = subprocess.Popen(
+                argv, env=environment, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            raise BadInput(
+                "the login shell can not be started",
+                value=error,
+                source=LOGIN_SHELL,
+                remedy="Name a shell that this image has, or set it to an empty value.",
+            ) from error
         try:
             process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        except BaseException as error:  # also a signal that ends the stage meanwhile
+            with contextlib.suppress(ProcessLookupError):  # it had just ended
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise BadInput("the login shell does not end", value=f"{seconds:.0f} s", source=" ".join(argv[:3])) from None
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise BadInput(
+                    "the login shell does not end",
+                    value=f"{seconds:.0f} s",
+                    source=" ".join(argv[:3]),
+                    remedy="Look at .bashrc and .profile of this user for what waits: a prompt, a network share.",
+                ) from None
+            raise
         printed.seek(0)
         return printed.read().decode(errors="replace")
