@@ -80,13 +80,14 @@ def run(folder: Path, record: _Record, command: Sequence[str], *, scripts: Seque
         Its exit status, 128 + N after signal N.
     """
     (folder / EXIT).unlink(missing_ok=True)
-    with (folder / LOG).open("ab") as log:
+    with (folder / LOG).open("ab", buffering=0) as log:  # whole before the record tells of the end
         told: list[int] = []
         child: subprocess.Popen[bytes] | None = None
 
         def hand_on(number: int, frame: FrameType | None) -> None:
-            told.append(number)
-            if child is not None:
+            if child is None:
+                told.append(number)
+            else:
                 child.send_signal(number)
 
         for number in (signal.SIGTERM, signal.SIGINT):

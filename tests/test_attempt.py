@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from qwen3_ops import attempt as attempts
 
 
 @pytest.fixture
@@ -39,3 +42,22 @@ def test_a_script_that_goes_well_is_not_in_the_log(attempt, tmp_path):
     script.write_text("export SHOWN=yes\necho noise\n")
     code, log, record = attempt("sh", "-c", "echo $SHOWN; exit 3", scripts=(str(script),))
     assert (code, log, record["exit_code"]) == (3, "yes\n", 3)
+
+
+def test_the_log_is_whole_when_the_record_tells_of_the_end(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(attempts._Record, "write", lambda self, **ended: seen.append((tmp_path / "stage.log").read_text()))
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    attempts.run(tmp_path, attempts._Record(tmp_path, "a1"), ["/no/program"])
+    assert "/no/program can not be started" in seen[-1]
+
+
+def test_a_signal_just_after_the_start_is_handed_on_once(tmp_path, monkeypatch):
+    handlers, sent = {}, []
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(subprocess.Popen, "send_signal", lambda self, number: sent.append(number))
+    monkeypatch.setattr(
+        attempts._Record, "write", lambda self, child=None, **ended: child and handlers[signal.SIGTERM](signal.SIGTERM, None)
+    )
+    attempts.run(tmp_path, attempts._Record(tmp_path, "a1"), ["true"])
+    assert sent == [signal.SIGTERM]
