@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -30,7 +31,10 @@ class Events:
         self._file = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
+            torn = _ends_torn(path)
             self._file = path.open("a", encoding="utf-8", buffering=1)
+            if torn:
+                self._file.write("\n")
 
     @classmethod
     def from_environment(cls) -> Events:
@@ -120,11 +124,21 @@ def format_seconds(seconds: float) -> str:
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
 
 
+def _ends_torn(path: Path) -> bool:
+    """Whether an earlier start was killed in the middle of a line, or found the disk full."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+
+
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a file; a last line that is still being written is left out."""
+    """The events of a file; lines that were not written to their end are left out."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+            with contextlib.suppress(json.JSONDecodeError):
+                if line.endswith("\n"):
+                    yield json.loads(line)

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_ops.artifacts import Manifest, describe_files, read_manifest, require_artifact, staged_folder, write_manifest, writing
+from qwen3_ops.artifacts import (
+    Manifest,
+    describe_files,
+    read_manifest,
+    require_artifact,
+    staged_folder,
+    write_atomically,
+    write_manifest,
+    writing,
+)
 from qwen3_ops.errors import BadInput, Infrastructure
 
 
@@ -89,3 +98,13 @@ def test_a_damaged_manifest_is_told(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(BadInput, match="damaged"):
         read_manifest(tmp_path)
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing_beside_it(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "manifest.json", "{}")
+    assert list(tmp_path.iterdir()) == []

@@ -28,3 +28,12 @@ def test_progress_counts_what_a_resumed_stage_need_not_repeat(tmp_path):
 
 def test_seconds_read_well():
     assert [format_seconds(seconds) for seconds in (5, 75, 3700)] == ["5 s", "1 min 15 s", "1 h 01 min"]
+
+
+def test_a_start_that_was_killed_in_the_middle_of_a_line_costs_that_line_only(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"event": "log", "message": "\xe4\xbd')
+    events = Events(path)
+    events.log("again")
+    events.close()
+    assert [event["message"] for event in read_events(path)] == ["again"]
