@@ -81,9 +81,7 @@ def _own_name(node_rank: int | None) -> str:
 def _take_part(plan: Plan, stage: StagePlan, events: Events, *, side: Path, node_rank: int | None) -> None:
     """Run another host's share of a stage; the first host publishes what all made."""
     final = Path(stage.output)
-    manifest = read_manifest(final)
-    if manifest is not None and manifest.key == stage.key:
-        events.log(f"{stage.title}: finished before", reused=True)
+    if _finished(stage, events):
         return
     interpret = _mindspeed(plan, stage, node_rank)
     interpret(stage.argv, Context(events=events, output=final, side=side))
@@ -92,13 +90,13 @@ def _take_part(plan: Plan, stage: StagePlan, events: Events, *, side: Path, node
 
 def _make_or_reuse(plan: Plan, stage: StagePlan, events: Events, *, side: Path, node_rank: int | None) -> Manifest:
     final = Path(stage.output)
+    if manifest := _finished(stage, events):  # another user's artifact can be read, its lock can not be taken
+        return manifest
     with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-    # Two runs that ask for the same artifact: the second waits and takes the first's.
-    with FileLock(final.with_name(f".{final.name}.lock")):
-        manifest = read_manifest(final)
-        if manifest is not None and manifest.key == stage.key:
-            events.log(f"{stage.title}: finished before, taken from {final}", reused=True)
+        lock = FileLock(final.with_name(f".{final.name}.lock")).acquire()
+    with lock:  # two runs that ask for the same artifact: the second waits and takes the first's
+        if manifest := _finished(stage, events):
             return manifest
         for name, kinds in STAGES[stage.stage].inputs.items():
             require_artifact(Path(stage.inputs[name].path), kinds)
@@ -116,6 +114,15 @@ def _make_or_reuse(plan: Plan, stage: StagePlan, events: Events, *, side: Path, 
         if made is None:
             raise BadInput("the stage published nothing", value=stage.name)
         return made
+
+
+def _finished(stage: StagePlan, events: Events) -> Manifest | None:
+    """The stage's artifact, where it stands already."""
+    manifest = read_manifest(Path(stage.output))
+    if manifest is None or manifest.key != stage.key:
+        return None
+    events.log(f"{stage.title}: finished before, taken from {stage.output}", reused=True)
+    return manifest
 
 
 def _mindspeed(plan: Plan, stage: StagePlan, node_rank: int | None) -> Interpret:

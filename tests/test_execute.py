@@ -221,3 +221,19 @@ from qwen3_ops.verbs import Verb
 stages.VERBS = {"fake": Verb(name="fake", script="fake.py", summary="", package=sys.argv[2], output_flag="--save-dir")}
 sys.exit(int(stages.run_stage(Path(sys.argv[3]), "task")))
 """
+
+
+def test_a_finished_artifact_is_taken_without_its_lock(verb, tmp_path, monkeypatch):
+    """Another user made it: its lock can not be opened for writing."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    plan, _ = plan_with(tmp_path, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "FileLock", refuse)
+        assert run_stage(plan, "task") == ExitCode.BAD_INPUT
+        assert "can not be written" in exit_file(plan)["error"]
+    assert run_stage(plan, "task") == ExitCode.DONE
+    monkeypatch.setattr(stages, "FileLock", refuse)
+    assert run_stage(plan, "task") == ExitCode.DONE
