@@ -73,7 +73,8 @@ SIGNATURES: tuple[Signature, ...] = (
         needles=("_decoder_packed_idx.npy",),
         pattern=re.compile(r"(Error|error|mismatch|cannot|Cannot).*_decoder_packed_idx\.npy"),
         cause="the shuffled index beside the data set is damaged or another data set's, or several nodes wrote it at once",
-        remedy="Delete *_decoder_packed_idx.npy beside the data set and start again.",
+        remedy="Start again: each start of a stage makes the index anew, in the stage's own folder. Of a command started by hand, delete "
+        "*_decoder_packed_idx.npy beside the data set first.",
         fault=Fault.INFRASTRUCTURE,
         example="[rank0]: ValueError: Cannot load file containing pickled data: "
         "/data/alpaca_train_indexmap_64ns_42s_decoder_packed_idx.npy",
@@ -83,7 +84,8 @@ SIGNATURES: tuple[Signature, ...] = (
         needles=("index",),
         pattern=re.compile(r"IndexError: (index \d+ is out of bounds for axis|.*out of range in self)"),
         cause="a token is outside the vocabulary, or an index outside the data: tokenizer or data set are another model's",
-        remedy="Prepare the data with the model's own tokenizer; delete the data set's *_decoder_packed_idx.npy.",
+        remedy="Prepare the data with the model's own tokenizer. Of a command started by hand, delete *_decoder_packed_idx.npy beside the "
+        "data set; a stage makes it anew in its own folder at each start.",
         fault=Fault.DATA,
         example="[rank0]: IndexError: index 52002 is out of bounds for axis 0 with size 52002",
     ),
