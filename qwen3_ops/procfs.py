@@ -36,6 +36,7 @@ class Identity:
 class _Stat:
     state: str
     parent: int
+    group: int
     session: int
     start_ticks: int
 
@@ -67,6 +68,16 @@ def with_variable(name: str, value: str) -> set[Identity]:
 def in_session(leader: int) -> set[Identity]:
     """Living processes of the session that the process ``leader`` opened, whether or not it still lives."""
     return {process for process in _living() if _session(process.pid) == leader}
+
+
+def in_group(leader: int) -> set[Identity]:
+    """Living processes of the process group that ``leader`` opened in this process's own session, whether or not it still lives."""
+
+    def is_member(pid: int) -> bool:
+        stat = _read_stat(pid)
+        return stat is not None and stat.group == leader and stat.session == os.getsid(0)
+
+    return {process for process in _living() if is_member(process.pid)}
 
 
 def children(parent: int) -> set[Identity]:
@@ -102,4 +113,4 @@ def _read_stat(pid: int) -> _Stat | None:
     except _GONE:
         return None
     fields = text[text.rindex(")") + 2 :].split()  # the name in parentheses may hold anything
-    return _Stat(state=fields[0], parent=int(fields[1]), session=int(fields[3]), start_ticks=int(fields[19]))
+    return _Stat(state=fields[0], parent=int(fields[1]), group=int(fields[2]), session=int(fields[3]), start_ticks=int(fields[19]))

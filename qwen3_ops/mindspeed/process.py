@@ -13,11 +13,12 @@ from typing import BinaryIO
 
 from qwen3_ops.command import Command
 from qwen3_ops.errors import BadInput
-from qwen3_ops.procfs import Identity, children, with_variable
+from qwen3_ops.procfs import Identity, children, in_group, with_variable
 
 _MARK = "QWEN3_OPS_ENGINE_PROCESS"
 _CHUNK = 1 << 18  # bytes
 _UNKILLABLE = 60.0  # seconds
+_ENDING = 10.0  # seconds between the end of its output and its own
 
 
 class Child:
@@ -38,7 +39,7 @@ class Child:
         self._rest = b""
         inherited = {key: value for key, value in environment.items() if key != "PYTHONUNBUFFERED"}  # it would tear lines of ranks apart
         environment = {**inherited, **command.env, _MARK: self._mark}
-        for process in self.left_over():
+        for process in with_variable(_MARK, self._mark):
             _signal(process.pid, signal.SIGKILL)
         self._log: BinaryIO = log.open("ab")
         try:
@@ -107,16 +108,19 @@ class Child:
             self._process.kill()
 
     def left_over(self) -> set[Identity]:
-        """Living processes that it started, itself included."""
-        return with_variable(_MARK, self._mark)
+        """Living processes that it started, itself included: those that bear the mark, and those of its group that have lost it."""
+        return with_variable(_MARK, self._mark) | in_group(self.pid)
 
     def close(self) -> None:
         """Kill what is left and give everything back; a process that hangs inside a driver can not be killed and is left."""
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its output is closed a moment before it has an exit status
+            self._process.wait(timeout=0 if self.open else _ENDING)
         deadline = time.monotonic() + _UNKILLABLE
         while self.left_over() and time.monotonic() < deadline:
             self.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=0.1)
+            time.sleep(0.1)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=0.1)
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._log.close()

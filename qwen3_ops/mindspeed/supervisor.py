@@ -14,26 +14,24 @@ the supervisor itself is killed           the next start of the stage ends what 
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from qwen3_ops.command import Command
-from qwen3_ops.errors import BadInput
 from qwen3_ops.events import Events
 from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnoser, Diagnosis
 from qwen3_ops.mindspeed.log_events import Event, Iteration, Saved, Sign, World
 from qwen3_ops.mindspeed.log_lines import parse_line
 from qwen3_ops.mindspeed.observation import Observation, Teller
 from qwen3_ops.mindspeed.process import Child
-from qwen3_ops.mindspeed.watchdog import Watchdog, not_a_number
+from qwen3_ops.mindspeed.watchdog import Watchdog, not_a_number, seconds_of
 
 SAVE_GRACE = "QWEN3_OPS_SAVE_SECONDS"
 """Environment variable: seconds that training has to save in after SIGTERM."""
@@ -48,7 +46,7 @@ class Limits:
     """Seconds. ``save_grace`` covers the iteration being done and a checkpoint of 200 GB; the runtime must wait longer."""
 
     silence: float
-    save_grace: float = field(default_factory=lambda: _seconds(SAVE_GRACE, 1800.0))
+    save_grace: float = field(default_factory=lambda: seconds_of(SAVE_GRACE, 1800.0))
 
 
 @dataclass(kw_only=True)
@@ -80,6 +78,7 @@ class Supervisor:
     folder: the stage's, where the raw logs go.
     when_saved: called with the iteration after every complete checkpoint.
     look_around: called every now and then; a diagnosis it returns ends the run (another host's failure).
+    heard_elsewhere: called every now and then; whether another host's part of the run has printed something meanwhile.
     contradiction: called where the log may contradict the request; a diagnosis it returns ends the run.
     seen: filled while the commands run.
     """
@@ -89,6 +88,7 @@ class Supervisor:
     limits: Limits
     when_saved: Callable[[int], None] = lambda iteration: None
     look_around: Callable[[], Diagnosis | None] = lambda: None
+    heard_elsewhere: Callable[[], bool] = lambda: False
     contradiction: Callable[[Observation], Diagnosis | None] = lambda seen: None
     seen: Observation = field(default_factory=Observation)
     _diagnoser: Diagnoser = field(default_factory=Diagnoser)
@@ -111,14 +111,13 @@ class Supervisor:
             while selector.get_map():
                 for key, _ in selector.select(_PERIOD):
                     child = key.data
-                    lines = child.read()
-                    if lines:
-                        watchdog.hear()
-                    for line in lines:
+                    watchdog.hear()  # also by a bar that is redrawn without a line feed
+                    for line in child.read():
                         self._line(line, source=child.name, teller=teller)
-                    if not child.open:
-                        selector.unregister(child.fd)
                 self._consider(running, watchdog)
+                for child in running:
+                    if not child.open and child.fd in selector.get_map():
+                        selector.unregister(child.fd)
             for child in running:
                 child.close()
             codes = [-signal.SIGKILL if child.exit_code is None else child.exit_code for child in running]
@@ -154,6 +153,8 @@ class Supervisor:
         """Decide, at least every half second, whether the run goes on."""
         _flush(running)
         alive = [child for child in running if child.exit_code is None]
+        if self.heard_elsewhere():
+            watchdog.hear()
         if self._killed_for is None:
             self._killed_for = watchdog.bark() or self.look_around()
         if self._killed_for is not None or len(self._stop_signals) > 1 or (self._deadline and time.monotonic() > self._deadline):
@@ -161,7 +162,7 @@ class Supervisor:
                 child.kill()
         elif self._stop_signals and self._deadline is None:
             self._deadline = time.monotonic() + self.limits.save_grace
-            self.events.log(f"{self._stop_signals[0]}: asking MindSpeed-LLM for a checkpoint, up to {self.limits.save_grace:.0f} s")
+            self.events.log(f"{self._stop_signals[0]}: MindSpeed-LLM has up to {self.limits.save_grace:.0f} s to save and to end")
             for child in alive:
                 child.ask_to_save()
         elif not self._stop_signals:
@@ -181,23 +182,28 @@ class Supervisor:
             child.kill()
 
     def _end_left_over(self, child: Child) -> None:
-        """Processes that outlive the command keep its output open; they get a few seconds."""
+        """Processes that outlive the command keep its output open; they get a few seconds.
+
+        One that hides, with another environment and a group of its own, can not be ended; its output is no longer waited for.
+        """
         if child.exit_code is None or not child.open:
             return
-        since = self._left_since.setdefault(child.name, time.monotonic())
-        if time.monotonic() - since > _LEFT:
+        left = time.monotonic() - self._left_since.setdefault(child.name, time.monotonic())
+        if left > 2 * _LEFT:
+            child.open = False
+            self.events.log(f"{child.name} has ended; a process that it left behind holds its output open", level="warning")
+        elif left > _LEFT:
             child.kill()
 
     @contextmanager
     def _started(self, commands: Mapping[str, Command], environment: Mapping[str, str]) -> Iterator[list[Child]]:
-        running: list[Child] = []
-        try:
+        with ExitStack() as stack:  # every one is closed, also where closing another fails, as on a full disk
+            running: list[Child] = []
             for name, command in commands.items():
-                running.append(Child(command, environment=environment, log=self.folder / f"{name}.log", name=name))
+                child = Child(command, environment=environment, log=self.folder / f"{name}.log", name=name)
+                stack.callback(child.close)
+                running.append(child)
             yield running
-        finally:
-            for child in running:
-                child.close()
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -220,11 +226,3 @@ def _flush(running: Sequence[Child]) -> None:
     for child in running:
         if child.open:
             child.flush()
-
-
-def _seconds(variable: str, default: float) -> float:
-    text = os.environ.get(variable)
-    try:
-        return default if text is None else float(text)
-    except ValueError as error:
-        raise BadInput("not a number of seconds", value=text, source=variable) from error

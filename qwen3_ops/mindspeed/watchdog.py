@@ -21,13 +21,22 @@ _SILENCE: Mapping[str, float] = {"train": 5400, "convert-ckpt": 3600, "preproces
 
 def silence_of(verb: str) -> float:
     """Raises BadInput: the variable holds no positive number."""
-    text = os.environ.get(SILENCE)
+    return seconds_of(SILENCE, _SILENCE[verb])
+
+
+def seconds_of(variable: str, default: float) -> float:
+    """What an environment variable says.
+
+    Raises:
+        BadInput: it is no positive number.
+    """
+    text = os.environ.get(variable)
     try:
-        seconds = _SILENCE[verb] if text is None else float(text)
+        seconds = default if text is None else float(text)
     except ValueError:
         seconds = math.nan
     if not seconds > 0:
-        raise BadInput("not a number of seconds", value=text, source=SILENCE)
+        raise BadInput("not a number of seconds", value=text, source=variable, remedy="Give a positive number, or unset it.")
     return seconds
 
 

@@ -13,8 +13,8 @@ from qwen3_ops.errors import BadInput
 from qwen3_ops.events import Events, read_events
 from qwen3_ops.mindspeed import supervisor as supervisor_module
 from qwen3_ops.mindspeed.diagnosis.diagnose import Diagnosis
-from qwen3_ops.mindspeed.supervisor import Limits, Supervisor
-from qwen3_ops.procfs import with_variable
+from qwen3_ops.mindspeed.supervisor import SAVE_GRACE, Limits, Supervisor
+from qwen3_ops.procfs import identify, with_variable
 from stand_ins import LINE, python
 
 
@@ -216,3 +216,47 @@ def test_a_second_signal_ends_it_at_once(run, tmp_path):
     ended = run(python(STUBBORN), save_grace=60)
     sender.join()
     assert ended.exit_codes == [-9]
+
+
+def test_an_exit_status_that_comes_after_the_end_of_the_output_is_waited_for(run):
+    ended = run(Command(env={}, cwd="/", argv=["/bin/sh", "-c", "echo done; exec >&- 2>&-; sleep 2; exit 0"]))
+    assert ended.exit_codes == [0]
+
+
+def test_what_has_lost_its_mark_ends_with_its_group(run, tmp_path):
+    started = time.monotonic()
+    assert run(Command(env={}, cwd="/", argv=["/bin/sh", "-c", "env -i sleep 60 & echo $!"])).exit_codes == [0]
+    assert time.monotonic() - started < 20
+    left = identify(int((tmp_path / "engine.log").read_text()))
+    assert left is None or not left.is_alive()
+
+
+def test_a_process_that_hides_is_not_waited_for(run, tmp_path, capsys):
+    started = time.monotonic()
+    assert run(Command(env={}, cwd="/", argv=["/bin/sh", "-c", "env -i setsid sh -c 'echo $$; sleep 60' & sleep 0.5"])).exit_codes == [0]
+    assert time.monotonic() - started < 20
+    os.kill(-int((tmp_path / "engine.log").read_text()), signal.SIGKILL)
+    assert "holds its output open" in capsys.readouterr().err
+
+
+def test_a_bar_that_is_redrawn_is_no_silence(run):
+    script = r"import time; [(print(f'\r {n}%|##', end='', flush=True), time.sleep(0.2)) for n in range(10)]"
+    assert run(python(script), silence=1.0).is_clean
+
+
+def test_what_another_host_prints_is_no_silence(run):
+    assert run(python("import time; time.sleep(2)"), silence=1.0, heard_elsewhere=lambda: True).is_clean
+
+
+def test_a_full_disk_leaves_no_node_running(run, tmp_path):
+    (tmp_path / "node0.log").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        run(python("import time; print('x', flush=True); time.sleep(60)"), python("import time; time.sleep(60)"))
+    assert not mark_of(tmp_path, "node0") and not mark_of(tmp_path, "node1")
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "soon"])
+def test_the_time_to_save_is_a_number(monkeypatch, text):
+    monkeypatch.setenv(SAVE_GRACE, text)
+    with pytest.raises(BadInput, match=SAVE_GRACE):
+        Limits(silence=1.0)
