@@ -7,11 +7,12 @@ notes them, so the hosts' clocks do not matter. Where all hosts are this machine
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwen3_ops.artifacts import write_atomically
@@ -26,12 +27,13 @@ class Nodes:
     """Attributes:
     ranks: of the nodes whose commands this process starts.
     count: of all nodes.
-    folder: where every host's process says how it is.
+    folder: where every host's process says how it is, in the folder of the nodes' logs.
     """
 
     ranks: tuple[int, ...]
     count: int
     folder: Path
+    _sizes: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, *, folder: Path, count: int, node_rank: int | None) -> Nodes:
@@ -75,6 +77,20 @@ class Nodes:
                 )
         return None
 
+    def heard(self, *, speaker: int) -> bool:
+        """Whether another host's command has printed something since this was asked last: one that prints nothing itself need not hang.
+
+        Args:
+            speaker: the node that prints while all of them work; it alone is to be heard by a host that does not see the others' logs.
+        """
+        sizes = {}
+        for rank in self.others:
+            with contextlib.suppress(OSError):
+                sizes[rank] = (self.folder.parent / f"node{rank}.log").stat().st_size
+        grown = sizes != self._sizes
+        self._sizes.update(sizes)
+        return bool(self.others) and (grown or (speaker not in self.ranks and speaker not in sizes))
+
     def wait_for_others(self, *, seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
         """Until every other host's command ended well; of the other hosts: until the first one says that the stage is whole.
 
@@ -109,7 +125,7 @@ class Nodes:
             if path.stat().st_mtime_ns < self._began(self.ranks[0]).stat().st_mtime_ns:
                 return None
             told: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except OSError:  # not there yet, or replaced on a shared disk this very moment: it is looked at again
             return None
         return told
 

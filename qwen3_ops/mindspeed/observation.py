@@ -16,11 +16,13 @@ class Observation:
     """Everything the lines of all nodes said.
 
     Attributes:
+        start: the iteration that was done before.
         loaded: folder -> iteration, as the tool names it after loading.
         saved: iterations whose checkpoint was reported as complete.
         subject_answers: per subject (correct, predicted) letters in the order of the lines, of one rank only.
     """
 
+    start: int = 0
     world: lines.World | None = None
     loaded: dict[str, int] = field(default_factory=dict)
     saved: list[int] = field(default_factory=list)
@@ -43,7 +45,7 @@ class Observation:
     def add(self, event: lines.Event) -> None:  # noqa: PLR0912 - one arm a kind of line
         match event:
             case lines.Iteration():
-                done = event.iteration - (self.last.iteration if self.last is not None else event.iteration - 1)
+                done = event.iteration - (self.start if self.last is None else self.last.iteration)
                 self.seconds += event.seconds * max(done, 0)
                 self.first = self.first or event
                 self.last = event

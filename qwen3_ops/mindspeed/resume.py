@@ -15,8 +15,8 @@ from qwen3_ops.artifacts import write_atomically
 from qwen3_ops.errors import BadInput
 from qwen3_ops.events import Events
 from qwen3_ops.mindspeed.request import Request
-from qwen3_ops.mindspeed.shards import foreign_ranks, iterations, last_complete, remove_leftovers, repair
-from qwen3_ops.native.checkpoint.tracker import TRACKER, read_tracker
+from qwen3_ops.mindspeed.shards import foreign_ranks, iterations, last_complete, newest_named, remove_leftovers, repair
+from qwen3_ops.native.checkpoint.tracker import TRACKER
 
 LAUNCH = "launch.json"
 
@@ -49,19 +49,29 @@ class Start:
     is_done: bool
 
 
-def choose_start(request: Request, events: Events, *, may_repair: bool = True) -> Start:
+def choose_start(request: Request, events: Events, *, may_repair: bool = True, is_shared: bool = True) -> Start:
     """Look at what earlier starts left, and remove what is half-written unless another node does (``may_repair``).
 
+    Args:
+        is_shared: whether all nodes see this folder; where not, ranks that are missing here are no sign of a half-written iteration.
+
     Raises:
-        BadInput: they ran with another layout, or past the wanted number of iterations.
+        BadInput: they ran with another layout, or past the wanted number of iterations, or only a part of them is here.
     """
     save = request.output
     _refuse_changed_layout(save, request)
+    if not is_shared and iterations(save) and last_complete(save, request.layout) is None:
+        raise BadInput(
+            "this node holds only its own part of the checkpoint to go on from",
+            value=", ".join(folder.name for folder in iterations(save).values()),
+            source=save,
+            remedy="Gather all parts into this folder on every node with `qwen3-ops gather-ckpt`, or remove it on every node; start again.",
+        )
     if not may_repair:
         done = last_complete(save, request.layout) or 0
         return Start(iteration=done, is_done=done == request.train_iters)
     remove_leftovers(save)
-    named, iteration = read_tracker(save), last_complete(save, request.layout)
+    named, iteration = newest_named(save), last_complete(save, request.layout)
     if iteration is None:
         if named is not None:
             events.warning(f"{save}: no iteration is complete, though the tracker names {named}: training starts anew")

@@ -6,6 +6,7 @@ it saves leaves an iteration that lacks files, and a tracker that names the one 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import zipfile
@@ -40,17 +41,28 @@ def foreign_ranks(folder: Path, layout: ParallelLayout) -> list[str]:
 
 def last_complete(save: Path, layout: ParallelLayout) -> int | None:
     """The newest iteration that the tracker has named so far and that every rank's file is there of."""
-    newest = read_tracker(save)
+    newest = newest_named(save)
     if newest is None:
         return None
     complete = [number for number, folder in iterations(save).items() if number <= newest and not missing_ranks(folder, layout)]
     return complete[-1] if complete else None
 
 
+def newest_named(save: Path) -> int | None:
+    """What the tracker names; None without one.
+
+    The machine may go down, or the disk fill up, after MindSpeed-LLM has opened the tracker and before its text is on the
+    disk. All ranks have written by then, so a blank tracker names the newest iteration.
+    """
+    with contextlib.suppress(OSError):
+        if not (save / TRACKER).read_bytes().strip(b"\0 \n"):
+            return max(iterations(save), default=None)
+    return read_tracker(save)
+
+
 def repair(save: Path, *, iteration: int) -> list[str]:
     """Make ``iteration`` the newest: point the tracker at it, delete what is newer. Returns the names of what was deleted."""
-    if read_tracker(save) != iteration:
-        write_tracker(save, iteration)
+    write_tracker(save, iteration)
     newer = [folder for number, folder in iterations(save).items() if number > iteration]
     for folder in newer:
         shutil.rmtree(folder)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +83,29 @@ def test_a_host_whose_command_ended_well_is_interrupted_with_the_first(tmp_path)
     first.failed(ExitCode.INTERRUPTED, "stopped by SIGTERM")
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         second.wait_for_others(seconds=60)
+
+
+def test_a_host_that_prints_nothing_hears_the_one_that_does(tmp_path):
+    first, second = nodes(tmp_path, 0), nodes(tmp_path, 1)
+    assert first.heard(speaker=1)  # its log is not here yet, or on a disk of its own: it is for that host to find it silent
+    assert not second.heard(speaker=1)
+    log = tmp_path / "node1.log"
+    log.write_text("iteration 1\n")
+    assert (first.heard(speaker=1), first.heard(speaker=1)) == (True, False)
+    log.write_text("iteration 1\niteration 2\n")
+    assert (first.heard(speaker=1), first.heard(speaker=1)) == (True, False)
+    assert not nodes(tmp_path, None).heard(speaker=1)
+
+
+def test_a_word_that_is_being_replaced_is_read_the_next_time(tmp_path, monkeypatch):
+    """A shared disk answers ESTALE where another host has replaced the file meanwhile."""
+    first, second = nodes(tmp_path, 0), nodes(tmp_path, 1)
+    first.begin()
+    second.begin()
+
+    def stale(path, **how):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", stale)
+        assert first.look() is None

@@ -124,3 +124,23 @@ def test_the_parts_of_several_nodes_are_gathered(tmp_path):
     assert missing_ranks(tmp_path / "all" / "iter_0000100", TP2_PP4) == []
     gather(nodes, nodes[1], layout=TP2_PP4)  # in place
     assert (nodes[1] / TRACKER).read_text() == "100"
+
+
+@pytest.mark.parametrize("text", ["", "\0\0"])
+def test_a_tracker_that_never_reached_the_disk_names_the_newest_iteration(request_of, text):
+    request = request_of()
+    write_ranks(request.output, 5)
+    write_ranks(request.output, 10)
+    (request.output / TRACKER).write_text(text)
+    assert choose(request, may_repair=False).iteration == 10
+    assert choose(request).iteration == 10
+    assert read_tracker(request.output) == 10
+
+
+def test_a_part_on_a_disk_that_is_not_shared_is_no_half_written_checkpoint(request_of):
+    request = request_of()
+    assert choose(request, is_shared=False) == Start(iteration=0, is_done=False)
+    write_ranks(request.output, 5, leave_out="mp_rank_01_003")
+    with pytest.raises(BadInput, match=r"only its own part .*iter_0000005.*gather-ckpt"):
+        choose(request, is_shared=False)
+    assert list(iterations(request.output)) == [5]
