@@ -227,20 +227,23 @@ def _npu_info() -> tuple[NpuInfo | None, str | None]:
     if tool is None:
         return None, "npu-smi is not installed"
     try:
-        done = subprocess.run([tool, "info"], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([tool, "info"], capture_output=True, text=True, errors="replace", timeout=60, check=False)
         return parse_info(done.stdout or done.stderr), None
     except (BadInput, OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)
 
 
 def _package_versions() -> dict[str, str]:
-    """Of the Python that MindSpeed-LLM runs with, which need not be this one."""
+    """Of the Python that MindSpeed-LLM runs with, which need not be this one; none where it does not answer."""
     environment = login_environment()
     python = shutil.which("python", path=environment.get("PATH")) or shutil.which("python3", path=environment.get("PATH"))
     if python is None:
         return {}
-    done = subprocess.run([python, "-c", _ASK_PYTHON], env=environment, capture_output=True, text=True, timeout=60, check=False)
-    found: dict[str, str] = json.loads(done.stdout) if done.returncode == 0 else {}
+    try:
+        done = subprocess.run([python, "-c", _ASK_PYTHON], env=environment, capture_output=True, text=True, timeout=60, check=True)
+        found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])  # what the environment loads may print before
+    except (subprocess.SubprocessError, ValueError, IndexError, OSError):
+        return {}
     return found
 
 

@@ -164,3 +164,24 @@ def test_versions_are_those_of_the_python_that_mindspeed_runs_with(tmp_path, mon
     monkeypatch.setenv("QWEN3_OPS_LOGIN_SHELL", str(shell))
     found = look(tiny().model_copy(update={"output_root": str(tmp_path)}), needs_npus=True)
     assert (found.versions["python"], found.versions["torch"]) == ("3.10.2", "2.6.0")
+
+
+@pytest.mark.parametrize(
+    ("said", "versions"),
+    [('echo "a plugin greets"; echo \'{"python": "3.10.2"}\'', {"python": "3.10.2"}), ("echo no JSON", {}), ("exit 1", {})],
+)
+def test_a_python_that_says_something_else_ends_no_preflight(tmp_path, monkeypatch, said, versions):
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{said}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("QWEN3_OPS_LOGIN_SHELL", "")
+    found = look(tiny().model_copy(update={"output_root": str(tmp_path)}), needs_npus=True)
+    assert {name: version for name, version in found.versions.items() if name == "python"} == versions
+
+
+def test_odd_bytes_of_npu_smi_end_no_preflight(tmp_path, monkeypatch):
+    (tmp_path / "npu-smi").write_bytes(b"#!/bin/sh\nprintf '\\377\\n'\n")
+    (tmp_path / "npu-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("QWEN3_OPS_LOGIN_SHELL", "")
+    assert look(tiny().model_copy(update={"output_root": str(tmp_path)}), needs_npus=True).npus is None
