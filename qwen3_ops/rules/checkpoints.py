@@ -35,7 +35,7 @@ def checkpoint_is_whole(run: RunConfig) -> Iterator[Finding]:
 
 
 def _ranks(folder: Path) -> Iterator[Finding]:
-    places = sorted(match.groups() for path in folder.glob("mp_rank_*") if (match := _RANK.fullmatch(path.name)) and any(path.iterdir()))
+    places = sorted(match.groups() for path in folder.glob("mp_rank_*") if (match := _RANK.fullmatch(path.name)) and any(path.glob("*")))
     if not places:
         yield _broken(folder, "has no mp_rank_* folders with files")
         return

@@ -41,8 +41,18 @@ def data_is_no_web_page(run: RunConfig) -> Iterator[Finding]:
     source = Path(run.input)
     if not source.is_file():
         return
-    with source.open("rb") as file:
-        head = file.read(256)
+    try:
+        with source.open("rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        yield Finding(
+            rule="input must be readable",
+            fields=("input",),
+            values=str(error),
+            consequence="data preparation would stop",
+            remedy="let the user of the stages read it",
+        )
+        return
     page = head.lstrip().lower().startswith(_PAGE)
     if page or (source.suffix == ".parquet" and not head.startswith(b"PAR1")):
         yield Finding(

@@ -59,7 +59,7 @@ def ports_are_not_given_away(run: RunConfig) -> Iterator[Finding]:
         return
     low, high = (int(number) for number in _EPHEMERAL.read_text().split())
     reserved = _RESERVED.read_text().strip() if _RESERVED.is_file() else ""
-    if low <= base <= high and not _covers(reserved, base):
+    if any(low <= port <= high and not _covers(reserved, port) for port in range(base, base + _HCCL_PORTS)):
         yield Finding(
             rule="HCCL's ports should be reserved",
             fields=("hccl_if_base_port",),

@@ -34,7 +34,7 @@ def output_is_elsewhere(run: RunConfig) -> Iterator[Finding]:
     if not root.is_absolute():
         yield missing("output_root", root, "an absolute path")
         return
-    if root == model or model in root.parents:
+    if model.resolve() in (root.resolve(), *root.resolve().parents):  # also through a link or ..
         yield Finding(
             rule="output_root must lie outside model_dir",
             fields=("output_root", "model_dir"),
@@ -94,7 +94,7 @@ def missing(field: str, path: Path, wanted: str) -> Finding:
     return Finding(
         rule=f"{field} must be {wanted}",
         fields=(field,),
-        values=f"{path} {'is not absolute' if not path.is_absolute() else 'does not exist'}",
+        values=f"{path} {'is not absolute' if not path.is_absolute() else 'is something else' if path.exists() else 'does not exist'}",
         consequence="a stage would fail, or train on random weights",
         remedy="check the path, as the machine that runs the stages sees it",
     )

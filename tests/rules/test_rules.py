@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,36 @@ def test_ports_that_any_connection_may_get(machine, monkeypatch, tmp_path):
     reserved.write_text("50000,60000-60031\n")
     assert machine.findings(hccl_if_base_port=60000) == []
     assert machine.findings(hccl_if_base_port=20000) == []
+    assert len(machine.findings(hccl_if_base_port=32760)) == 1  # the last of them are given away
+    reserved.write_text("60000-60015\n")
+    assert len(machine.findings(hccl_if_base_port=60000)) == 1
+
+
+def test_results_do_not_go_into_the_base_model_through_a_link(machine):
+    (machine.folder / "link").symlink_to(machine.model)
+    (finding,) = machine.findings(output_root=str(machine.folder / "link" / "out"))
+    assert finding.rule == "output_root must lie outside model_dir"
+    (finding,) = machine.findings(output_root=f"{machine.folder}/x/../Qwen3-14B/out")
+    assert finding.rule == "output_root must lie outside model_dir"
+
+
+def test_data_that_can_not_be_read_is_told(machine, monkeypatch):
+    real = Path.open
+
+    def refuse(path, *how, **more):
+        if path == machine.data:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    (finding,) = machine.findings()
+    assert (finding.rule, finding.fields) == ("input must be readable", ("input",))
+    assert str(machine.data) in finding.values
+
+
+def test_a_file_in_a_folders_place_is_not_said_to_be_missing(machine):
+    (finding,) = machine.findings(task_data_path=str(machine.data))
+    assert finding.values == f"{machine.data} is something else"
 
 
 def checkpoint(folder, *ranks, tracker="1"):
@@ -133,6 +164,14 @@ def test_a_broken_checkpoint_is_refused(machine, ranks, tracker, said):
     (finding,) = machine.findings(load=checkpoint(machine.folder / "mg", *ranks, tracker=tracker))
     assert said in finding.values
     assert "random weights" in finding.consequence
+
+
+def test_a_file_in_a_ranks_place_is_no_rank(machine):
+    load = checkpoint(machine.folder / "mg")
+    (machine.folder / "mg" / "iter_0000001").mkdir()
+    (machine.folder / "mg" / "iter_0000001" / "mp_rank_00").touch()
+    (finding,) = machine.findings(load=load)
+    assert "has no mp_rank_* folders" in finding.values
 
 
 def test_a_hugging_face_folder_is_no_checkpoint(machine):
