@@ -31,6 +31,7 @@ ENGINE_FLAGS: dict[str, int] = {
     "--transformer-impl": 1,
     "--use-cpu-initialization": 0,
     "--tokenizer-not-use-fast": 0,
+    "--norm-topk-prob": 0,  # of experts; some of the original's scripts for dense models have it
     "--exit-on-missing-checkpoint": 0,  # a missing checkpoint always ends the run
 }
 

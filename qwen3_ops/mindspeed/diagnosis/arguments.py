@@ -119,6 +119,15 @@ SIGNATURES: tuple[Signature, ...] = (
         example="ModuleNotFoundError: No module named 'torch_npu'",
     ),
     Signature(
+        name="package-unfit",
+        needles=("ImportError: cannot import name", "requires NumPy"),
+        cause="two packages of the environment do not fit each other: one is newer or older than the other one wants",
+        remedy="Compare `pip list` in the container with MindSpeed-LLM's requirements.txt.",
+        fault=Fault.CODE,
+        example="ImportError: cannot import name 'FusedSGD' from 'apex.optimizers' (mindspeed.dummy_module.py)",
+        pattern=re.compile(r"ImportError: (cannot import name|\S+ requires NumPy)"),
+    ),
+    Signature(
         name="library-missing",
         needles=("cannot open shared object file", "undefined symbol", "static TLS block"),
         cause="a library of CANN can not be loaded: its set_env.sh was not sourced, or versions do not fit",

@@ -23,8 +23,7 @@ class InferenceFlags(ModelFlags):
         "--fp32-residual-connection": 0,  # activations are of the weights' dtype or fp32 where it matters
         "--load-checkpoint-loosely": 0,
         "--max-tokens-to-oom": 1,  # batches are cut by what a cache of keys takes
-        "--norm-topk-prob": 0,  # of the experts, in three of the original's scripts for dense models
-        "--expert-model-parallel-size": 1,  # the same; a checkpoint with experts is refused
+        "--expert-model-parallel-size": 1,  # in scripts for dense models, too; a checkpoint with experts is refused
         "--no-load-optim": 0,
         "--no-load-rng": 0,
     }
