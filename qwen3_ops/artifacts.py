@@ -133,7 +133,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
             with contextlib.suppress(FileNotFoundError):
                 final.rmdir()  # an empty folder made by hand, as the runbook's mkdir -p does
             staging.rename(final)
-            sync_folder(final.parent)
+            sync(final.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -231,9 +231,9 @@ def link(target: Path, name: Path) -> None:
     temporary.replace(name)
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring to the disk which names ``folder`` holds: a rename in it may not outlive a power cut before."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Bring to the disk what a file holds, or which names a folder holds: a rename in it may not outlive a power cut before."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

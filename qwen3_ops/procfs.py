@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,31 +67,23 @@ def with_variable(name: str, value: str) -> set[Identity]:
 
 def in_session(leader: int) -> set[Identity]:
     """Living processes of the session that the process ``leader`` opened, whether or not it still lives."""
-    return {process for process in _living() if _session(process.pid) == leader}
+    return _with_stat(lambda stat: stat.session == leader)
 
 
 def in_group(leader: int) -> set[Identity]:
     """Living processes of the process group that ``leader`` opened in this process's own session, whether or not it still lives."""
-
-    def is_member(pid: int) -> bool:
-        stat = _read_stat(pid)
-        return stat is not None and stat.group == leader and stat.session == os.getsid(0)
-
-    return {process for process in _living() if is_member(process.pid)}
+    session = os.getsid(0)
+    return _with_stat(lambda stat: (stat.group, stat.session) == (leader, session))
 
 
 def children(parent: int) -> set[Identity]:
     """Living processes that ``parent`` started itself."""
-
-    def is_child(pid: int) -> bool:
-        stat = _read_stat(pid)
-        return stat is not None and stat.parent == parent
-
-    return {process for process in _living() if is_child(process.pid)}
+    return _with_stat(lambda stat: stat.parent == parent)
 
 
 def is_session_leader(process: Identity) -> bool:
-    return _session(process.pid) == process.pid
+    stat = _read_stat(process.pid)
+    return stat is not None and stat.session == process.pid
 
 
 def _living() -> Iterator[Identity]:
@@ -102,9 +94,8 @@ def _living() -> Iterator[Identity]:
                 yield process
 
 
-def _session(pid: int) -> int | None:
-    stat = _read_stat(pid)
-    return None if stat is None else stat.session
+def _with_stat(fits: Callable[[_Stat], bool]) -> set[Identity]:
+    return {process for process in _living() if (stat := _read_stat(process.pid)) is not None and fits(stat)}
 
 
 def _read_stat(pid: int) -> _Stat | None:

@@ -34,7 +34,7 @@ def output_is_elsewhere(run: RunConfig) -> Iterator[Finding]:
     if not root.is_absolute():
         yield missing("output_root", root, "an absolute path")
         return
-    if model.resolve() in (root.resolve(), *root.resolve().parents):  # also through a link or ..
+    if root.resolve().is_relative_to(model.resolve()):  # also through a link or ..
         yield Finding(
             rule="output_root must lie outside model_dir",
             fields=("output_root", "model_dir"),
@@ -91,10 +91,14 @@ def paths_are_accepted(run: RunConfig) -> Iterator[Finding]:
 
 
 def missing(field: str, path: Path, wanted: str) -> Finding:
+    if not path.is_absolute():
+        found = "is not absolute"
+    else:
+        found = "is something else" if path.exists() else "does not exist"
     return Finding(
         rule=f"{field} must be {wanted}",
         fields=(field,),
-        values=f"{path} {'is not absolute' if not path.is_absolute() else 'is something else' if path.exists() else 'does not exist'}",
+        values=f"{path} {found}",
         consequence="a stage would fail, or train on random weights",
         remedy="check the path, as the machine that runs the stages sees it",
     )

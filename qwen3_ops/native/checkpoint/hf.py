@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qwen3_ops.artifacts import write_atomically
+from qwen3_ops.artifacts import sync, write_atomically
 from qwen3_ops.errors import BadInput
 from qwen3_ops.model import Dtype, ModelSpec, ModelType, read_json
 from qwen3_ops.native.checkpoint.disk import require_space
@@ -228,7 +227,5 @@ def write_config(folder: Path, *, base: Path, dtype: ElementType) -> None:
 
 def _copy(file: Path, to: Path) -> None:
     """Onto the disk: the folder is published by a rename, which may outlive a power cut that the bytes do not."""
-    with file.open("rb") as read, to.open("xb") as written:
-        shutil.copyfileobj(read, written)
-        written.flush()
-        os.fsync(written.fileno())
+    shutil.copyfile(file, to)
+    sync(to)

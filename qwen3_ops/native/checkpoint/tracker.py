@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qwen3_ops.artifacts import sync_folder, write_atomically
+from qwen3_ops.artifacts import sync, write_atomically
 from qwen3_ops.errors import BadInput
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -33,9 +33,9 @@ def read_tracker(folder: Path) -> int | None:
 
 def write_tracker(folder: Path, iteration: int) -> None:
     """Publish ``iteration``; call it when everything else is on the disk."""
-    sync_folder(folder)  # the iteration's own folder was put there by a rename
+    sync(folder)  # the iteration's own folder was put there by a rename
     write_atomically(folder / TRACKER, str(iteration))
-    sync_folder(folder)
+    sync(folder)
 
 
 def iteration_folder(folder: Path, iteration: int) -> Path:

@@ -78,8 +78,8 @@ def _claim(text: str, check: Callable[[], str]) -> Claim:
 
 
 def _recheck(folder: Path, side: Side) -> str:
-    if side.type == "mg" and read_tracker(folder) != side.iteration:
-        raise ValueError(f"{TRACKER} names iteration {read_tracker(folder)}, not {side.iteration}")
+    if side.type == "mg" and (named := read_tracker(folder)) != side.iteration:
+        raise ValueError(f"{TRACKER} names iteration {named}, not {side.iteration}")
     listed = {ref.partition(":")[0] for ref in side.tensors}
     pattern = "*.safetensors" if side.iteration is None else f"{iteration_folder(Path(), side.iteration)}/*/{FILE_NAME}"
     names = sorted(listed | {str(path.relative_to(folder)) for path in folder.glob(pattern)})

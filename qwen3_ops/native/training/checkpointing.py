@@ -12,7 +12,6 @@ is killed at any moment leaves the last complete iteration.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from qwen3_ops.artifacts import write_atomically
+from qwen3_ops.artifacts import sync, write_atomically
 from qwen3_ops.errors import BadInput, Infrastructure
 from qwen3_ops.events import Events
 from qwen3_ops.native.checkpoint.mcore import write_checkpoint
@@ -157,5 +156,4 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         save_file(tensors, path)
     except SafetensorError as error:  # what the operating system said is only in its text
         raise Infrastructure("the trainer's state can not be written", value=error, source=path, remedy="Is the disk full?") from error
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(path)

@@ -89,14 +89,20 @@ def test_they_do_nothing_and_say_why_where_a_run_has_no_container_of_its_own(exe
     assert words in line
 
 
-def test_the_setup_waits_on_the_triggerer_for_npus(execute, told, monkeypatch):
+@pytest.fixture
+def busy(monkeypatch):
+    """The runtime of a host whose NPUs are held."""
+
     def start(engine, profile, job):
         raise NpusBusy("0 are free: other holds 0,1", wanted=8)
 
     monkeypatch.setattr(runtime_container, "start", start)
-    runtime = SimpleNamespace(engine=None, profile=cpu().model_copy(update={"container": "shared"}))
+    return SimpleNamespace(engine=None, profile=cpu().model_copy(update={"container": "shared"}))
+
+
+def test_the_setup_waits_on_the_triggerer_for_npus(execute, told, busy):
     with pytest.raises(TaskDeferred) as deferred:
-        execute("start_container", runtime)
+        execute("start_container", busy)
     assert (deferred.value.trigger.npus, deferred.value.method_name) == (8, "execute")
     assert told == ["Waiting: 0 are free: other holds 0,1"]
 
@@ -110,14 +116,9 @@ def test_a_host_that_is_described_wrongly_is_not_tried_again(execute, monkeypatc
         execute("start_container")
 
 
-def test_the_setups_execution_timeout_bounds_its_wait(execute, told, monkeypatch):
-    def start(engine, profile, job):
-        raise NpusBusy("0 are free", wanted=8)
-
-    monkeypatch.setattr(runtime_container, "start", start)
-    runtime = SimpleNamespace(engine=None, profile=cpu().model_copy(update={"container": "shared"}))
+def test_the_setups_execution_timeout_bounds_its_wait(execute, told, busy):
     with pytest.raises(TaskDeferred) as deferred:
-        execute("start_container", runtime, execution_timeout=timedelta(hours=2))
+        execute("start_container", busy, execution_timeout=timedelta(hours=2))
     assert deferred.value.timeout == timedelta(hours=2)
 
 
